@@ -1,0 +1,108 @@
+"""The verbs as Python functions: the same words as on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from warmstart.core import recipe as recipes
+from warmstart.core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from warmstart.engine.model import Model
+
+
+def adapt(
+    data: Any,
+    *,
+    out: str | Path,
+    budget: str | float = "5m",
+    test: Any = None,
+    task: str = "auto",
+    column: Mapping[str, str] | None = None,
+    group: str | None = None,
+    backbone: str | Path = "minilm",
+    strategy: str = "auto",
+    prefer: Literal["best", "cheapest"] = "best",
+    compatible: Literal["any", "transformers"] = "any",
+    seed: int = 0,
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    max_length: int = 256,
+    skip_bad: bool = False,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    recipe: str | Path | Recipe | None = None,
+    force: bool = False,
+    quiet: bool = True,
+) -> Model:
+    """Fit a pre-trained model to labelled rows inside a time budget, and measure what it gained.
+
+    Args:
+        data: A path, or a pandas or polars frame, or a Hugging Face ``Dataset``.
+        out: Model folder to write.
+        budget: Time for the whole run: seconds, or text such as ``"60s"``, ``"5m"``, ``"1.5h"``.
+        test: Test rows, as ``data``; without them a part of ``data`` is set aside.
+        task: What is asked; ``auto`` tells from the labels.
+        column: Which column plays which role, ``{"text": "review", "label": "stars"}``; the rest is inferred.
+        group: Column whose equal values stay on one side of a split.
+        backbone: ``minilm``, a folder, or a hub id.
+        strategy: ``auto`` climbs the ladder; a name runs that rung alone.
+        prefer: The best score, or the cheapest rung within one standard error of it.
+        compatible: ``transformers`` keeps to rungs that ``transformers.pipeline`` can open.
+        seed: Seed of every random choice.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        precision: Number type of the body.
+        max_length: Longest input in tokens; the rest is cut off.
+        skip_bad: Leave out rows that cannot be used, and count them.
+        options: Options of the chosen parts by family, ``{"strategy": {"head": "native"}}``.
+        recipe: A recipe, or its file; arguments that differ from their defaults change it.
+        force: Overwrite ``out``.
+        quiet: Print no progress.
+
+    Returns:
+        The model as it lies in ``out``.
+
+    Raises:
+        InputError: What was given is wrong; says what to do.
+        RunError: The run failed.
+    """
+    given = {
+        "budget": budget if budget != "5m" else 300.0,
+        "task": task,
+        "column": dict(column or {}),
+        "group": group,
+        "backbone": str(backbone),
+        "strategy": strategy,
+        "prefer": prefer,
+        "compatible": compatible,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "max_length": max_length,
+        "skip_bad": skip_bad,
+        "options": {family: dict(chosen) for family, chosen in (options or {}).items()},
+    }
+    for name, value in (("data", data), ("test", test)):
+        if isinstance(value, str | Path):
+            given[name] = str(value)
+    base = recipe if isinstance(recipe, Recipe) else recipes.read(Path(recipe)) if recipe is not None else Recipe()
+    default = Recipe()
+    resolved = recipes.with_values(base, {name: value for name, value in given.items() if value != getattr(default, name)})
+    from warmstart.stages import adapt as stage
+
+    frames = {name: value for name, value in (("data", data), ("test", test)) if not isinstance(value, str | Path)}
+    stage.run(resolved, **frames, out=Path(out), force=force, quiet=quiet, command="warmstart.adapt(...)")
+    return load(out, device=device, precision=precision)
+
+
+def load(folder: str | Path, *, device: str = "auto", precision: Literal["auto", "float32", "bfloat16"] = "auto") -> Model:
+    """The model that ``adapt`` wrote, with its hashes checked.
+
+    Raises:
+        NotAModel: The folder is no finished model folder.
+        DamagedModel: A file is not the one that was written.
+    """
+    from warmstart.engine import model
+
+    return model.load(Path(folder), device=device, precision=precision)

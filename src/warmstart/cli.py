@@ -1,0 +1,382 @@
+"""The command line: one command per verb. Nothing heavy is imported before a command needs it.
+
+Exit codes: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import itertools
+import json
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import click
+
+from warmstart.core import recipe as recipes
+from warmstart.core import registry
+from warmstart.core.errors import BadOption, DiskFull, FolderExists, RunError, UnknownPart, WarmstartError, nearest
+from warmstart.core.recipe import Recipe
+from warmstart.core.report import Report
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".ipc", ".txt", ".gz")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; every error becomes one line on stderr, or with ``--json`` one object on stdout."""
+    args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    flags = set(itertools.takewhile(lambda a: a != "--", args))
+    # Threads that spin while they wait for each other are six times slower beside one other busy process; read when OpenMP starts.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        with app.make_context("warmstart", list(args), obj=args) as context:
+            app.invoke(context)
+        sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except BrokenPipeError:  # the reader, such as head, has seen enough; what is left in the buffer must not fail at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, click.Abort):
+        _complain(RunError("interrupted", do="the same command resumes where this one stopped"), "--json" in flags)
+        return 130
+    except Exception as error:
+        if "--debug" in flags:
+            traceback.print_exc()
+        known = _known(error)
+        _complain(known, "--json" in flags)
+        return known.exit_code
+
+
+def _known(error: Exception) -> WarmstartError:
+    """Any exception as one of ours."""
+    if isinstance(error, WarmstartError):
+        return error
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "warmstart"
+        return BadOption(error.format_message(), do=f"see: {path} --help")
+    text = " ".join(str(error).split())
+    full = (errno.ENOSPC, errno.EDQUOT)  # the tokenizers library reports them without a number
+    if (isinstance(error, OSError) and error.errno in full) or any(os.strerror(code) in text for code in full):
+        return DiskFull(f"no space left on the disk: {text}", do="free some space and run the same command again")
+    # PyTorch reports a lack of memory with classes of its own, which cannot be imported here.
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in text:
+        return RunError("not enough memory", do="close other programs, or use a smaller --max-length or a smaller backbone")
+    return RunError(f"unexpected {type(error).__name__}: {text}", do="run again with --debug to see where")
+
+
+def _complain(error: WarmstartError, as_json: bool) -> None:
+    click.echo(f"warmstart: {error.kind}: {error}", err=True)
+    if as_json:
+        _print_json({"error": error.as_dict()})
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _print_table(rows: Iterable[Sequence[str]]) -> None:
+    """Aligned columns; the last one may be of any length."""
+    whole = list(rows)
+    widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
+    for row in whole:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def common(command: Command) -> Command:
+    """The flags that every command has."""
+    json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, everything else on stderr.")
+    debug_flag = click.option("--debug", is_flag=True, expose_value=False, help="Show where an error arose.")
+    return json_flag(debug_flag(command))
+
+
+def recipe_flags(*names: str) -> Callable[[Command], Command]:
+    """Flags made from these fields of ``Recipe``; a flag that is not given is None, so that a recipe file can decide."""
+
+    def add(command: Command) -> Command:
+        for field in reversed([f for f in dataclasses.fields(Recipe) if f.name in names]):
+            command = _flag(field)(command)
+        return command
+
+    return add
+
+
+def _flag(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
+    name, hint = f"--{field.name.replace('_', '-')}", get_type_hints(Recipe)[field.name]
+    text = field.metadata["help"]
+    if hint is bool:
+        return click.option(name, field.name, is_flag=True, help=text)
+    if field.name == "column":
+        return click.option(name, field.name, multiple=True, metavar="ROLE=NAME", help=text)
+    if field.default is not None:
+        text += f" [default: {field.default:g}]" if hint is float else f" [default: {field.default}]"
+    kind: Any = click.INT if hint is int else click.Choice(get_args(hint)) if str in map(type, get_args(hint)) else click.STRING
+    return click.option(name, field.name, type=kind, default=None, help=text)
+
+
+ADAPT_FLAGS = [f.name for f in dataclasses.fields(Recipe) if f.metadata.get("flag", True)]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="warmstart", message="%(prog)s %(version)s")
+def app() -> None:
+    """Start from a pre-trained model, adapt it to your data in minutes, and know whether it helped."""
+
+
+@app.command("adapt")
+@click.argument("data", required=False)
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Model folder to write.")
+@recipe_flags(*ADAPT_FLAGS)
+@click.option("--recipe", "file", type=click.Path(path_type=Path), help="Recipe to start from (.toml, or a .json that a run wrote).")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any recipe key, e.g. strategy.head=native.")
+@click.option("--force", is_flag=True, help="Overwrite FOLDER.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@common
+def _adapt(
+    *, data: str | None, out: Path, file: Path | None, sets: tuple[str, ...], force: bool, quiet: bool, as_json: bool, **flags: Any
+) -> None:
+    """Fit a model to labelled rows in a time budget.
+
+    DATA is a table with a text and a label column. What every rung of the ladder gained is measured and written into FOLDER.
+    """
+    recipe = recipes.with_sets(recipes.read(file) if file else Recipe(), sets)
+    given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
+    recipe = recipes.with_values(recipe, {**given, "column": _columns(given.get("column", ())), **({"data": data} if data else {})})
+    if not recipe.data:
+        raise BadOption("no DATA was given", "a table, as the first argument or as data in the recipe", "see: warmstart adapt --help")
+    from warmstart.stages import adapt
+
+    report = adapt.run(recipe, out=out, force=force, quiet=quiet, command=_command())
+    _show(report, out, as_json)
+    if not as_json:
+        folder = shlex.quote(str(out))
+        click.echo(f'Next: warmstart predict {folder} "a sentence"\n      warmstart evaluate {folder} MORE.csv')
+
+
+@app.command("predict")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write .csv, .jsonl or .parquet instead of printing.")
+@recipe_flags("column", "skip_bad", "precision", "device")
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@common
+def _predict(
+    *,
+    model: Path,
+    data: tuple[str, ...],
+    out: Path | None,
+    column: tuple[str, ...],
+    skip_bad: bool,
+    precision: str | None,
+    device: str | None,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Label a file, or sentences, with a model.
+
+    MODEL is a folder that adapt wrote; DATA is a file, - for standard input, or one or more sentences.
+    """
+    columns = _columns(column)
+    if out is not None:
+        _must_be_free(out, force)
+    sentences = None if len(data) == 1 and _is_file(data[0]) else list(data)
+    from warmstart.stages import predict
+
+    found = predict.run(
+        model,
+        sentences or data[0],
+        out=out,
+        column=columns,
+        skip_bad=skip_bad,
+        device=device or "auto",
+        precision=precision or "auto",
+        quiet=quiet,
+    )
+    if out is not None:
+        count = sum(1 for _ in found)
+        _print_json({"out": str(out), "rows": count}) if as_json else click.echo(f"{count:,} predictions: {out}")
+    elif as_json:
+        for record in found:
+            _print_json(record)
+    else:
+        _print_predictions(found, sentences)
+
+
+@app.command("evaluate")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Write report.json and report.html there.")
+@recipe_flags("column", "skip_bad", "precision", "device", "seed")
+@click.option("--force", is_flag=True, help="Overwrite the report in FOLDER.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@common
+def _evaluate(
+    *,
+    model: Path,
+    data: str,
+    out: Path | None,
+    column: tuple[str, ...],
+    skip_bad: bool,
+    precision: str | None,
+    device: str | None,
+    seed: int | None,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Measure a model on labelled rows.
+
+    MODEL is a folder that adapt wrote; DATA is a table. Every score has an interval.
+    """
+    columns = _columns(column)
+    if out is not None:
+        _must_be_free(out / "report.json", force)
+    from warmstart.stages import evaluate
+
+    report = evaluate.run(
+        model,
+        data,
+        out=out,
+        column=columns,
+        skip_bad=skip_bad,
+        device=device or "auto",
+        precision=precision or "auto",
+        seed=seed or 0,
+        quiet=quiet,
+        command=_command(),
+    )
+    _show(report, out, as_json)
+
+
+@app.command("models")
+@common
+def _models(*, as_json: bool) -> None:
+    """List the pre-trained bodies that can be used here."""
+    from warmstart.stages import models
+
+    found = models.run()
+    if as_json:
+        _print_json([dataclasses.asdict(row) for row in found])
+        return
+    _print_table([models.HEADER, *(row.cells() for row in found)])
+
+
+@app.command("parts")
+@click.argument("family", required=False)
+@click.argument("name", required=False)
+@common
+def _parts(*, family: str | None, name: str | None, as_json: bool) -> None:
+    """List the plug-ins and their options.
+
+    Of all families, of one FAMILY, or the options of one NAME.
+    """
+    found = [part for f in ([family] if family else registry.families()) for part in registry.parts(f).values()]
+    if name:
+        known = [part.name for part in found]
+        found = [part for part in found if part.name == name]
+        if not found:
+            given = f"{family} has no part named {name!r}.{nearest(name, known)}"
+            raise UnknownPart(given, f"known: {', '.join(known)}", f"see: warmstart parts {family}")
+    if as_json:
+        _print_json([dataclasses.asdict(part) for part in found])
+    elif name:
+        click.echo(f"{name}: {found[0].help}")
+        _print_table([("", option.name, option.type, f"default {option.default}", option.help) for option in found[0].options])
+    else:
+        _print_table([(part.family, part.name, part.help) for part in found])
+
+
+@app.command("cache")
+@click.argument("action", type=click.Choice(["show", "clear", "limit"]), default="show")
+@click.argument("size", required=False)
+@common
+def _cache(*, action: str, size: str | None, as_json: bool) -> None:
+    """Show, clear or limit the stored activations.
+
+    SIZE goes with limit: such as 20GB.
+    """
+    if (action == "limit") != (size is not None):
+        raise BadOption(f"warmstart cache {action} {size or ''}".strip(), "a SIZE with limit, and only there", "write for example 20GB")
+    from warmstart.stages import cache
+
+    state = cache.run(action, size)
+    _print_json(state) if as_json else click.echo(cache.as_text(state))
+
+
+@app.command("doctor")
+@common
+def _doctor(*, as_json: bool) -> None:
+    """Say what works here and what is missing."""
+    from warmstart.stages import doctor
+
+    found = doctor.run()
+    _print_json(found) if as_json else click.echo(doctor.as_text(found))
+
+
+def _command() -> str:
+    """The command as it was typed, for the report."""
+    return shlex.join(["warmstart", *click.get_current_context().obj])
+
+
+def _columns(given: Iterable[str]) -> dict[str, str]:
+    """``text=review`` as ``{"text": "review"}``."""
+    pairs = [text.partition("=") for text in given]
+    for role, equals, column in pairs:
+        if not (role and equals and column):
+            raise BadOption(f"--column {role}{equals}{column}", "expected ROLE=NAME", "write for example --column text=review")
+    return {role: column for role, _, column in pairs}
+
+
+def _is_file(text: str) -> bool:
+    """Whether one argument means a file: it is there, it is standard input, or it ends as data files do."""
+    if text == "-" or text.lower().endswith(DATA_SUFFIXES):
+        return True
+    try:
+        return Path(text).exists()  # of a folder the reader says that it is one
+    except (OSError, ValueError):  # a sentence longer than a file name may be
+        return False
+
+
+def _must_be_free(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise FolderExists(f"{path} is there already", "a new name", "choose another --out, or overwrite it with --force")
+
+
+def _show(report: Report, folder: Path | None, as_json: bool) -> None:
+    if as_json:
+        _print_json(report.contract())
+        return
+    for warning in report.warnings:
+        click.echo(f"note: {warning}", err=True)
+    click.echo(report.as_text())
+    if folder is not None:
+        click.echo(f"\nReport: {folder / 'report.html'}")
+
+
+def _print_predictions(records: Iterable[Mapping[str, Any]], sentences: Sequence[str] | None) -> None:
+    """A table of probability, label and sentence, aligned by blocks so that it streams."""
+    numbered = enumerate(records)
+    while block := list(itertools.islice(numbered, 200)):
+        _print_table(
+            (
+                f"{record['probability']:.3f}",
+                " | ".join(record["label"]) if isinstance(record["label"], list) else str(record["label"]),
+                " ".join(sentences[i].split()) if sentences else f"row {record.get('row', i + 1)}",
+            )
+            for i, record in block
+        )

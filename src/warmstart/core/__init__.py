@@ -1,0 +1,1 @@
+"""Nouns: what things are. Standard library only."""

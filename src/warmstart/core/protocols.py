@@ -1,0 +1,204 @@
+"""What every plug-in family must offer. Shapes: B batch, T tokens, D features, C classes, N examples.
+
+A part is one file ``parts/<family>/<name>.py`` with a one-line docstring, one frozen dataclass ``Options`` and one class ``Part``
+that takes an ``Options`` and obeys its family's protocol below. ``warmstart.testing`` checks that it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from warmstart.core.report import Metric
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from warmstart.engine.job import Fitted, Job, Plan
+    from warmstart.engine.workbench import Workbench
+
+Input: TypeAlias = tuple[Any, ...]
+"""One raw example: a tuple with one entry per role of the modality, e.g. ``("a sentence",)`` or ``(first, second)``."""
+
+Encoded: TypeAlias = Mapping[str, "NDArray[np.int64]"]
+"""One example as named arrays without padding, e.g. ``{"input_ids": (T,), "token_type_ids": (T,)}``."""
+
+Link = Literal["softmax", "sigmoid"]
+
+
+@runtime_checkable
+class Modality(Protocol):
+    """Turns one raw input into named arrays, and collates them."""
+
+    name: str
+    roles: tuple[str, ...]
+
+    def infer(self, columns: Mapping[str, Sequence[Any]], given: Mapping[str, str]) -> dict[str, str]:
+        """Which column plays which role; ``given`` (role -> column) is kept, the rest is inferred."""
+        ...
+
+    def check(self, values: Sequence[Any]) -> str | None:
+        """Why one raw input cannot be used ("empty text"), or None when it can."""
+        ...
+
+    def content(self, value: Input) -> bytes:
+        """Canonical bytes of one input: equal inputs have equal bytes (hashed by the activation store)."""
+        ...
+
+    def show(self, value: Input) -> str:
+        """The input as a person reads it in a report."""
+        ...
+
+    def encoder(self, folder: Path, max_length: int) -> Encoder:
+        """The preprocessing that belongs to the backbone in ``folder``; inputs are cut to ``max_length`` tokens."""
+        ...
+
+    def featurizer(self, options: Mapping[str, Any]) -> Featurizer:
+        """Unfitted features of the classic rung."""
+        ...
+
+    def load_featurizer(self, folder: Path) -> Featurizer:
+        """The features that ``Featurizer.save`` wrote."""
+        ...
+
+
+class Encoder(Protocol):
+    """A backbone's own preprocessing (a tokenizer)."""
+
+    fingerprint: str
+    max_length: int
+    """Tokens of the longest example it makes: as asked for, or fewer where the body takes no more."""
+
+    def encode(self, values: Sequence[Input]) -> list[Encoded]:
+        """One ragged example per input."""
+        ...
+
+    def collate(self, examples: Sequence[Encoded], *, length: int = 0) -> dict[str, Tensor]:
+        """Batch padded to the longest example or to ``length``, with ``attention_mask (B, T)``; every array becomes ``(B, T)``."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the files that ``AutoTokenizer.from_pretrained(folder)`` reads."""
+        ...
+
+
+class Featurizer(Protocol):
+    """Hand-made features of the classic rung: fitted on training inputs, saved without pickles."""
+
+    def fit(self, values: Sequence[Input]) -> Any:
+        """Learn vocabulary or statistics, and return the features of ``values``: (N, F), sparse or dense."""
+        ...
+
+    def transform(self, values: Sequence[Input]) -> Any:
+        """Features (N, F)."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write safetensors + JSON."""
+        ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What is asked: target type, loss, metrics, decoding."""
+
+    name: str
+    link: Link
+    main_metric: str
+    hf_problem_type: str
+
+    def matches(self, values: Sequence[Any]) -> bool:
+        """Whether these raw values of a label column look like this task's targets."""
+        ...
+
+    def check(self, value: Any) -> str | None:
+        """Why one raw label cannot be used ("missing label"), or None when it can."""
+        ...
+
+    def labels(self, values: Sequence[Any]) -> tuple[str, ...]:
+        """The distinct labels, sorted."""
+        ...
+
+    def encode(self, values: Sequence[Any], labels: Sequence[str]) -> NDArray[Any]:
+        """Targets: (N,) int64 class indices for softmax, (N, C) float32 zeros and ones for sigmoid."""
+        ...
+
+    def unknown(self, values: Sequence[Any], labels: Sequence[str]) -> dict[str, int]:
+        """How many rows carry each label that is not among ``labels``: what ``encode`` cannot express."""
+        ...
+
+    def loss(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        """Mean loss over the batch; logits (B, C) in float32."""
+        ...
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(N, C)."""
+        ...
+
+    def decode(self, probabilities: NDArray[np.float64], labels: Sequence[str]) -> list[Any]:
+        """The predicted label of each row: a string, or a list of strings for multi-label."""
+        ...
+
+    def scores(self, probabilities: NDArray[np.float64], targets: NDArray[Any]) -> NDArray[np.float64]:
+        """(N,) per-example contribution to the main metric, whose value is their mean (accuracy: 0 or 1)."""
+        ...
+
+    def metrics(self, probabilities: NDArray[np.float64], targets: NDArray[Any], *, seed: int) -> dict[str, Metric]:
+        """Every metric of the task, each with a 95 % interval."""
+        ...
+
+
+@runtime_checkable
+class BackboneSource(Protocol):
+    """Where pre-trained bodies come from."""
+
+    def find(self, name: str) -> Path | None:
+        """The folder (Hugging Face format, safetensors) that ``name`` means to this source, or None if it is not this source's.
+
+        Raises BackboneNotFound when the name is this source's but the body is not usable, and says how to get it.
+        """
+        ...
+
+    def known(self) -> dict[str, Path | None]:
+        """Names that this source could offer here without any network, and where each lies (None: not installed)."""
+        ...
+
+
+class Predictor(Protocol):
+    """Inputs to logits: what a strategy fits, and what a model folder holds."""
+
+    def logits(self, values: Sequence[Input], *, quiet: bool = True) -> NDArray[np.float32]:
+        """(N, C); with a progress bar unless ``quiet``."""
+        ...
+
+    def save(self, folder: Path, *, labels: Sequence[str], temperature: float) -> None:
+        """Write weights as safetensors + JSON, with logits divided by ``temperature`` from now on."""
+        ...
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """One rung of the ladder."""
+
+    name: str
+    order: int
+    """Place on the ladder: cheaper rungs first."""
+    serve_cost: float
+    """Relative cost of one prediction: 0 nothing runs, 1 the whole body runs."""
+    worth: int
+    """Which rungs to keep when time is short: lower first; 0 is always climbed."""
+
+    def plan(self, bench: Workbench, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float) -> Plan | None:
+        """What one ``fit`` shall do to stay within ``seconds``, and what that is predicted to take; None where nothing useful fits.
+
+        Raises:
+            CutRefused: The strategy cannot work on this body at all.
+        """
+        ...
+
+    def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
+        """Learn from the rows ``train`` of the bench and predict the rows ``held`` (which may be empty)."""
+        ...

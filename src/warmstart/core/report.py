@@ -1,0 +1,186 @@
+"""What a run measured: numbers with intervals, the ladder, and everything the HTML page draws."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number with its 95 % interval over ``n`` examples."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One strategy that the ladder climbed, or passed over (``score`` is then None and ``note`` says why).
+
+    ``score`` is the held-out value of the task's main metric with its 95 % interval; ``trainable`` counts parameters
+    that moved; ``examples`` is the number of held-out predictions behind the score.
+    """
+
+    strategy: str
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seconds_predicted: float | None = None
+    seconds: float | None = None
+    trainable: int = 0
+    chosen: bool = False
+    note: str = ""
+    examples: int = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Paired difference ``score(a) - score(b)`` on the same held-out rows, in the metric's own unit (0..1)."""
+
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    n: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Held-out score of a model trained on ``n_labels`` labelled rows, with its 95 % interval."""
+
+    n_labels: int
+    score: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Predictions whose top probability falls into one bin: their mean probability, and how often they were right."""
+
+    confidence: float
+    accuracy: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training example that lies close to an error in the frozen backbone's space (cosine ``similarity``)."""
+
+    text: str
+    label: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class ErrorCase:
+    """A confident mistake on held-out rows, with the nearest training examples."""
+
+    text: str
+    truth: str
+    predicted: str
+    probability: float
+    row: int
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What was read.
+
+    ``lengths`` is a histogram of tokens per example: ``[(from, to, count), ...]``; ``left_out`` maps a reason to a
+    count; ``duplicates`` counts training rows whose text occurs earlier in the training rows; ``leaked`` counts test rows whose text
+    also occurs in the training rows; ``conflicts`` counts duplicated texts that carry different labels.
+    """
+
+    source: str
+    columns: dict[str, str]
+    rows_train: int
+    rows_test: int
+    labels: dict[str, int]
+    split: str
+    lengths: list[tuple[int, int, int]] = field(default_factory=list)
+    tokens_mean: float = 0.0
+    truncated: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    leaked: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything one ``adapt`` or ``evaluate`` run measured; the text, JSON and HTML forms are drawn from it.
+
+    ``metrics`` are measured on ``measured_on`` ("test rows" or "cross-validated training rows"). ``main_metric`` names the one that
+    the ladder compares. ``verdict`` holds plain sentences.
+    """
+
+    verb: str
+    model: str
+    task: str
+    backbone: str
+    strategy: str
+    main_metric: str
+    measured_on: str
+    metrics: dict[str, Metric]
+    data: DataSummary
+    seconds: float = 0.0
+    budget_seconds: float | None = None
+    peak_bytes: int = 0
+    ladder: list[Rung] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    verdict: list[str] = field(default_factory=list)
+    learning_curve: list[CurvePoint] = field(default_factory=list)
+    learning_curve_sentence: str = ""
+    confusion_labels: list[str] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list)
+    reliability: list[ReliabilityBin] = field(default_factory=list)
+    errors: list[ErrorCase] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+    seed: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole report as plain JSON types (``report.json``)."""
+        return dataclasses.asdict(self)
+
+    def contract(self) -> dict[str, Any]:
+        """The object that ``--json`` prints for ``adapt`` and ``evaluate``; names are fixed, more may be added."""
+        names = ("model", "task", "backbone", "strategy", "seconds", "peak_bytes", "metrics", "ladder", "warnings")
+        whole = self.as_dict()
+        chosen = {n: whole[n] for n in names if not (n == "ladder" and self.verb != "adapt")}
+        return {**chosen, "measured_on": self.measured_on, "comparisons": whole["comparisons"], "verdict": whole["verdict"]}
+
+    def as_text(self) -> str:
+        """The report as a person reads it on a terminal."""
+        on = "" if self.backbone == "none" else f" on {self.backbone}"
+        lines = [f"{self.strategy}{on}, measured on {self.measured_on}:"]
+        lines += [f"  {name:<27} {show(m)}" for name, m in self.metrics.items()]
+        if self.ladder:
+            lines += ["", f"  {'rung':<14} {'score':>7}  {'95 % interval':<16} {'seconds':>8} {'predicted':>9} {'trainable':>11}"]
+            lines += [_rung_line(r) for r in self.ladder]
+        lines += ["", *self.verdict]
+        return "\n".join(lines)
+
+
+def show(metric: Metric) -> str:
+    """``0.912 [0.898, 0.925]  n=1821``."""
+    return f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]  n={metric.n}"
+
+
+def _rung_line(rung: Rung) -> str:
+    if rung.score is None or rung.low is None or rung.high is None:
+        return f"  {rung.strategy:<14} {'-':>7}  {rung.note}"
+    interval = f"[{rung.low:.3f}, {rung.high:.3f}]"
+    seconds = "-" if rung.seconds is None else f"{rung.seconds:.1f}"
+    predicted = "-" if rung.seconds_predicted is None else f"{rung.seconds_predicted:.1f}"
+    mark = "  <- chosen" if rung.chosen else f"  {rung.note}" if rung.note else ""
+    return f"  {rung.strategy:<14} {rung.score:>7.3f}  {interval:<16} {seconds:>8} {predicted:>9} {rung.trainable:>11,}{mark}"

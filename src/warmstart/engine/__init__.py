@@ -1,0 +1,1 @@
+"""Engine: shared tensor code."""

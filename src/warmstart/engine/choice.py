@@ -1,0 +1,209 @@
+"""Which rung to keep, and in plain words whether pre-training helped and how much of it was needed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.core.protocols import Task
+from warmstart.core.report import Comparison, Rung
+from warmstart.engine import calibration, statistics
+from warmstart.engine.ladder import Ladder, Step
+
+FEW_ROWS = 200
+"""Below so many rows the prior decides, and the measurement only overrules it."""
+
+TELLING = 0.02
+"""A paired comparison whose 95 % interval reaches further than this in favour of the best is too weak to say that a cheaper rung is
+as good: with eight rows a class it would call the majority class as good as anything."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A climbed step and what its held-out predictions are worth: ``scores`` belong to ``rows`` (an example may occur repeatedly)."""
+
+    step: Step
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    loss: float
+    temperature: float
+
+    @property
+    def mean(self) -> float:
+        return float(self.scores.mean())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen step, every rung as the report shows it, the comparisons, and the sentences."""
+
+    chosen: Scored
+    rungs: list[Rung]
+    comparisons: list[Comparison]
+    verdict: list[str]
+
+
+def score(ladder: Ladder, step: Step) -> Scored:
+    """What the held-out predictions of a step are worth."""
+    bench = ladder.bench
+    assert step.logits is not None  # noqa: S101 - only climbed steps are scored
+    rows = ladder.held_rows(step.folds)
+    targets = bench.targets[rows]
+    temperature = calibration.fit_temperature(step.logits, targets, bench.task.link)
+    probabilities = bench.task.probabilities(calibration.apply_temperature(step.logits, temperature).astype(np.float32))
+    return Scored(step, rows, bench.task.scores(probabilities, targets), _log_loss(probabilities, targets), temperature)
+
+
+def choose(ladder: Ladder, steps: Sequence[Step], *, prefer: str, eligible: Collection[str]) -> Choice:
+    """The best held-out score; the cheapest to serve of those that a telling paired comparison cannot set apart from it.
+
+    Args:
+        prefer: ``cheapest`` takes the cheapest rung within one standard error of the best instead.
+        eligible: Labels of the steps that may be chosen.
+    """
+    task, seed = ladder.bench.task, ladder.bench.seed
+    scored = [score(ladder, step) for step in steps if step.folds]
+    candidates = [s for s in scored if s.step.label in eligible]
+    few = len(ladder.bench.inputs) < FEW_ROWS
+    if few:
+        best = _favourite(candidates, task, seed)
+    else:
+        best = candidates[0]
+        for other in candidates[1:]:
+            best = other if _beats(other, best) else best
+    within = _within_one_error(candidates, best)
+    measured = [s for s in scored if s.step.strategy.serve_cost >= 1 and len(s.scores) == max(len(o.scores) for o in scored)]
+    chosen = within if prefer == "cheapest" else best if few else _cheapest_equal(candidates, best, task, seed)
+    comparisons = _comparisons(scored, chosen, task, seed)
+    by_label = {s.step.label: s for s in scored}
+    rungs = [
+        _rung(by_label[step.label], chosen=by_label[step.label] is chosen) if step.folds else Rung(step.label, note=step.note)
+        for step in steps
+    ]
+    return Choice(chosen, rungs, comparisons, _verdict(chosen, best, within, comparisons, prefer, with_body=bool(measured)))
+
+
+def _comparable(a: Scored, b: Scored) -> int:
+    """How many leading held rows two steps share."""
+    return min(len(a.scores), len(b.scores))
+
+
+def _favourite(candidates: Sequence[Scored], task: Task, seed: int) -> Scored:
+    """With very few rows: the worthiest rung that moves the body, else the probe, unless another is measurably better.
+
+    Sixteen held-out answers are noise: they would as soon choose TF-IDF, which a pre-trained body beats on every set that was tried.
+    """
+    best = min(candidates, key=lambda s: (s.step.strategy.serve_cost < 1, s.step.strategy.worth or 9, -s.step.strategy.order))
+    for other in candidates:
+        if other is not best and _compare(other, best, task, seed).low > 0:
+            best = other
+    return best
+
+
+def _beats(a: Scored, b: Scored) -> bool:
+    """Whether ``a`` scores higher on the held rows that both predicted; ties go to the lower log loss."""
+    gap = _gap(a, b)
+    return a.loss < b.loss if abs(gap) < 1e-9 else gap > 0
+
+
+def _gap(a: Scored, b: Scored) -> float:
+    """How much higher ``a`` scores on the held rows that both predicted."""
+    n = _comparable(a, b)
+    return float(a.scores[:n].mean() - b.scores[:n].mean())
+
+
+def _compare(a: Scored, b: Scored, task: Task, seed: int) -> Comparison:
+    n = _comparable(a, b)
+    rows = a.rows[:n]
+    clusters = rows if len(np.unique(rows)) < n else None
+    return statistics.compare(
+        a.step.label, b.step.label, a.scores[:n], b.scores[:n], clusters=clusters, seed=seed, metric_name=task.main_metric
+    )
+
+
+def _cost(scored: Scored) -> tuple[float, int, int]:
+    """From cheap to dear; by nothing that a clock measured, so that a recipe run again chooses the same."""
+    return scored.step.strategy.serve_cost, scored.step.strategy.order, scored.step.trainable
+
+
+def _cheapest_equal(candidates: Sequence[Scored], best: Scored, task: Task, seed: int) -> Scored:
+    for cheaper in sorted(candidates, key=_cost):
+        if cheaper.step.strategy.serve_cost >= best.step.strategy.serve_cost:
+            break
+        found = _compare(best, cheaper, task, seed)
+        if found.low <= 0 and found.high <= TELLING:
+            return cheaper
+    return best
+
+
+def _within_one_error(candidates: Sequence[Scored], best: Scored) -> Scored:
+    """The cheapest rung whose score is within one standard error of the best (Breiman et al. 1984)."""
+    repeated = len(np.unique(best.rows)) < len(best.rows)
+    error = statistics.standard_error(best.scores, best.rows if repeated else None)
+    return min((s for s in candidates if _gap(best, s) <= error), key=_cost)
+
+
+def _comparisons(scored: Sequence[Scored], chosen: Scored, task: Task, seed: int) -> list[Comparison]:
+    """The chosen rung with classic, and with the next cheaper rung."""
+    others = [s for s in scored if s.step.strategy.name == "classic" and s is not chosen]
+    cheaper = [s for s in scored if _cost(s) < _cost(chosen) and s.step.strategy.name not in ("classic", "majority")]
+    others += [max(cheaper, key=_cost)] if cheaper else []
+    if not others:
+        others = [s for s in scored if s.step.strategy.name == "majority" and s is not chosen]
+    return [_compare(chosen, other, task, seed) for other in others]
+
+
+def _verdict(chosen: Scored, best: Scored, within: Scored, comparisons: Sequence[Comparison], prefer: str, *, with_body: bool) -> list[str]:
+    name = chosen.step.label
+    said = []
+    by_other = {c.b: c for c in comparisons}
+    classic = by_other.pop("classic", None)
+    if classic is not None and chosen.step.strategy.serve_cost >= 1:
+        if classic.low > 0:
+            said.append(f"Pre-training helped: {classic.sentence}.")
+        elif classic.high < 0:
+            said.append(f"Pre-training hurt: {classic.sentence}.")
+        else:
+            said.append(f"Whether pre-training helped cannot be told from these rows: {classic.sentence}.")
+    elif chosen.step.strategy.name == "classic" and with_body and (best is chosen or prefer != "cheapest"):
+        said.append("Pre-training was not needed: the classic model without any pre-trained body does as well on these rows.")
+    for other in by_other.values():
+        if other.low > 0:
+            said.append(f"{name} was needed: {other.sentence}.")
+        else:
+            said.append(f"{other.b} might have been enough: {other.sentence}.")
+    if best is not chosen and _gap(best, chosen) > 0:
+        why = "the cheapest within one standard error was asked for" if prefer == "cheapest" else "it is cheaper to serve"
+        said.append(f"{best.step.label} scored higher by {100 * _gap(best, chosen):.1f} points, but {why}.")
+    said.append(f"The cheapest rung within one standard error of the best is {within.step.label}.")
+    return said
+
+
+def _rung(scored: Scored, *, chosen: bool) -> Rung:
+    step = scored.step
+    repeated = len(np.unique(scored.rows)) < len(scored.rows)
+    low, high = statistics.mean_interval(scored.scores, scored.rows if repeated else None)
+    return Rung(
+        strategy=step.label,
+        score=scored.mean,
+        low=low,
+        high=high,
+        seconds_predicted=step.predicted or None,
+        seconds=step.seconds,
+        trainable=step.trainable,
+        chosen=chosen,
+        note=step.note,
+        examples=len(scored.scores),
+    )
+
+
+def _log_loss(probabilities: NDArray[np.float64], targets: NDArray[Any]) -> float:
+    """Mean negative log probability of the truth, to break ties of the main metric."""
+    p = np.clip(probabilities, 1e-12, 1 - 1e-12)
+    if targets.ndim == 2:
+        return float(-(targets * np.log(p) + (1 - targets) * np.log(1 - p)).mean())
+    return float(-np.log(p[np.arange(len(p)), targets]).mean())

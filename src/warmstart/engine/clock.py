@@ -1,0 +1,75 @@
+"""Time: what was spent, what is left of the budget, and how a training run keeps to its share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Clock:
+    """Seconds since a run began, counting what earlier, interrupted attempts at the same run have spent.
+
+    ``budget`` is None where a recorded plan is followed: the clock is then never consulted for a decision.
+    """
+
+    budget: float | None
+    spent_before: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    def elapsed(self) -> float:
+        """Seconds spent so far."""
+        return self.spent_before + time.perf_counter() - self.started
+
+    def remaining(self) -> float:
+        """Seconds left of the budget; infinite where a recorded plan is followed."""
+        return float("inf") if self.budget is None else self.budget - self.elapsed()
+
+
+@dataclass
+class Pace:
+    """Keeps one fit within ``seconds``, counted from now, by shortening its training when steps turn out slower than predicted.
+
+    ``replans`` records every shortening as ``(step, new total)``; given the same list with ``follow=True``, a later run shortens at
+    the same steps without looking at the clock, so that it computes the same bits. ``may_skip``: what is trained is usable as it is,
+    so no step at all is better than a few.
+    """
+
+    seconds: float
+    replans: list[tuple[int, int]] = field(default_factory=list)
+    follow: bool = False
+    may_skip: bool = False
+    made: float = field(default_factory=time.perf_counter)
+    _began: float = 0.0
+    _first: int = 0
+
+    WARM_UP = 4
+    """Steps before the first judgement: the first ones pay for memory allocation."""
+
+    LANDING = 4
+    """Steps that a shortened run still takes at least, so that the learning rate falls to zero however late it is."""
+
+    def start(self, step: int) -> None:
+        """Begin timing at ``step``."""
+        self._began, self._first = time.perf_counter(), step
+
+    def total(self, step: int, total: int) -> int:
+        """How many steps this run shall have, judged before step number ``step`` of ``total``."""
+        if self.follow:
+            return next((new for at, new in self.replans if at == step), total)
+        done = step - self._first
+        if self.may_skip and done == 0 and total > step and time.perf_counter() - self.made >= self.seconds:
+            self.replans.append((step, step))  # what came before took all the time: a few steps at the peak rate would only do harm
+            return step
+        if done < self.WARM_UP or total <= step:
+            return total
+        spent = time.perf_counter() - self._began
+        left = self.seconds - (self._began - self.made)  # what came before the training took its share
+        affordable = self._first + int(done * min(max(0.0, left) / spent, total))
+        # A little over is tolerated, so that noise does not shorten a run again and again.
+        if affordable < total * 0.98 - 1:
+            shorter = max(step + self.LANDING, affordable)
+            if shorter < total:
+                total = shorter
+                self.replans.append((step, total))
+        return total

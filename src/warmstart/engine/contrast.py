@@ -1,0 +1,76 @@
+"""A short supervised contrastive phase: rows of one class are drawn together before a head is fitted.
+
+With eight labels a class a frozen probe is often too weak and cross entropy has too little to hold on to; comparing all rows of
+a batch with each other gives every label many partners (Khosla et al. 2020; SetFit, Tunstall et al. 2022, does it pair by pair).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from warmstart.engine import cut, fit, network, training
+from warmstart.engine.clock import Pace
+from warmstart.engine.job import Job
+from warmstart.engine.network import Network
+from warmstart.engine.workbench import Workbench
+
+TEMPERATURE = 0.1
+ROWS = 64
+
+
+def loss(embedded: Tensor, targets: Tensor, *, temperature: float = TEMPERATURE) -> Tensor:
+    """Supervised contrastive loss (Khosla et al. 2020, equation 2) of ``embedded (B, D)`` with classes ``targets (B,)``.
+
+    Rows without a partner of their class take no part; a batch without any pair has loss 0.
+    """
+    unit = functional.normalize(embedded, dim=1)
+    alone = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    similarity = (unit @ unit.T / temperature).masked_fill(alone, -torch.inf)  # (B, B)
+    partners = (targets[:, None] == targets[None, :]) & ~alone
+    log_share = similarity - similarity.logsumexp(1, keepdim=True)
+    drawn = -log_share.masked_fill(~partners, 0.0).sum(1) / partners.sum(1).clamp_min(1)
+    return drawn.sum() / partners.any(1).sum().clamp_min(1)
+
+
+def batches(targets: NDArray[np.int64], *, steps: int, rows: int, random: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Positions for each step: classes drawn evenly and in pairs, so that every row has a partner where its class has two."""
+    by_class = [np.flatnonzero(targets == c) for c in np.unique(targets)]
+    each = max(2, rows // len(by_class))
+    stream = []
+    for _ in range(steps):
+        chosen = [by_class[i] for i in random.permutation(len(by_class))[: max(1, rows // each)]]
+        stream.append(np.concatenate([random.permutation(members)[:each] for members in chosen]))
+    return stream
+
+
+def run(
+    bench: Workbench, net: Network, *, rows: NDArray[np.int64], groups: Sequence[fit.Group], point: int, steps: int, job: Job
+) -> fit.Trained:
+    """Move the parameters in ``groups`` by so many contrastive steps on the pooled final state of these rows."""
+    targets = bench.targets[rows]
+    stream = batches(targets, steps=steps, rows=ROWS, random=np.random.default_rng((bench.seed, job.seed, 1)))
+
+    def loss_with(working: Network) -> Callable[[NDArray[np.int64]], Tensor]:
+        tail = cut.Tail(working.body, working.trunk, point) if point and working.trunk is not None else None
+
+        def loss_of(positions: NDArray[np.int64]) -> Tensor:
+            bench.check_time()
+            chosen = rows[positions]
+            batch = bench.batch(chosen)
+            mask = batch["attention_mask"]
+            output = cut.run(working.body, batch) if tail is None else tail(bench.hidden(chosen, point, length=mask.shape[1]), batch)
+            embedded = network.masked_mean(network.last_state(output), mask)
+            return loss(embedded, torch.from_numpy(targets[positions]).to(bench.device))
+
+        return loss_of
+
+    # Too short to be worth shortening, and the job's own pace belongs to the steps that follow.
+    pace, schedule = Pace(math.inf), fit.Schedule(epochs=1)
+    return training.descend(bench, net, groups, loss_with, stream=stream, schedule=schedule, job=job, pace=pace)

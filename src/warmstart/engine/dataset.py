@@ -1,0 +1,197 @@
+"""The labelled rows of one run: training rows, test rows that are touched once, labels, and what is worth a warning."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.core import registry
+from warmstart.core.errors import DataError
+from warmstart.core.protocols import Modality, Task
+from warmstart.core.recipe import Recipe
+from warmstart.core.report import DataSummary
+from warmstart.engine import examples, splits
+from warmstart.engine.examples import Examples
+from warmstart.engine.workbench import Workbench
+
+TEST_ROWS = 400
+"""With fewer rows none are set aside for a test: all are needed for cross-validation, whose estimate is then reported."""
+
+TEST_FRACTION, TEST_ROWS_MAX = 0.2, 2000
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """``targets`` belong to ``train``, ``test_targets`` to ``test``; ``hash`` is that of all rows as they are used."""
+
+    train: Examples
+    test: Examples | None
+    targets: NDArray[Any]
+    test_targets: NDArray[Any] | None
+    labels: tuple[str, ...]
+    task: Task
+    modality: Modality
+    split: str
+    hash: str
+    warnings: list[str]
+
+
+def read(recipe: Recipe, data: Any = None, test: Any = None) -> Dataset:
+    """Read and check the rows that a recipe names (or that are given as objects), and set test rows aside.
+
+    Raises:
+        InputError: A file, column, row or label is wrong.
+    """
+    modality: Modality = registry.create("modalities", recipe.modality, options=recipe.options.get("modality"))
+    task = None if recipe.task == "auto" else registry.create("tasks", recipe.task, options=recipe.options.get("task"))
+    given = dict(recipe.column)
+
+    def rows_of(source: Any, columns: Mapping[str, str], asked: Task | None) -> Examples:
+        return examples.read_examples(
+            source, modality=modality, task=asked, given=columns, group=recipe.group, skip_bad=recipe.skip_bad, labelled=True
+        )
+
+    everything = rows_of(recipe.data if data is None else data, given, task)
+    if task is None:
+        task = _task_of(everything.targets or [], recipe)
+        everything = _usable(everything, task, recipe)
+    found = None
+    if test is not None or recipe.test is not None:
+        columns = {role: name for role, name in everything.columns.items() if role != "group"}
+        found = examples.read_examples(
+            recipe.test if test is None else test,
+            modality=modality,
+            task=task,
+            given=columns,
+            group=None,
+            skip_bad=recipe.skip_bad,
+            labelled=True,
+        )
+    train, held, split = _split(everything, found, task, recipe)
+    assert train.targets is not None  # noqa: S101 - labelled rows were asked for
+    labels = task.labels(train.targets)
+    test_targets = None if held is None or held.targets is None else task.encode(held.targets, labels)
+    targets = task.encode(train.targets, labels)
+    warnings = [*train.notes, *_warnings(train, held, task, labels)]
+    return Dataset(train, held, targets, test_targets, labels, task, modality, split, _hash(modality, train, held), warnings)
+
+
+def summary(rows: Dataset, bench: Workbench | None) -> DataSummary:
+    """What was read, for the report; lengths in tokens only where the backbone's tokenizer was used."""
+    duplicates, conflicts, leaked = examples.summarise(rows.train, rows.test, rows.modality)
+    names = rows.task.decode(certain(rows.targets, len(rows.labels)), rows.labels)
+    counts = Counter(name for label in names for name in (label if isinstance(label, list) else [label]))
+    lengths, mean, truncated = [], 0.0, 0
+    if bench is not None:
+        sizes = bench.lengths
+        edges = np.unique(np.linspace(sizes.min(), sizes.max() + 1, 21).astype(np.int64))
+        histogram, _ = np.histogram(sizes, bins=edges) if len(edges) > 1 else (np.array([len(sizes)]), None)
+        edges = edges if len(edges) > 1 else np.array([sizes.min(), sizes.min() + 1])
+        lengths = [(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], histogram, strict=True)]
+        mean, truncated = float(sizes.mean()), int((sizes >= bench.encoder.max_length).sum())
+    return DataSummary(
+        source=rows.train.source,
+        columns=rows.train.columns,
+        rows_train=len(rows.train.inputs),
+        rows_test=0 if rows.test is None else len(rows.test.inputs),
+        labels=dict(counts.most_common()),
+        split=rows.split,
+        lengths=lengths,
+        tokens_mean=mean,
+        truncated=truncated,
+        duplicates=duplicates,
+        conflicts=conflicts,
+        leaked=leaked,
+        left_out=dict(Counter(rows.train.left_out) + Counter(rows.test.left_out if rows.test is not None else {})),
+    )
+
+
+def _task_of(values: Sequence[Any], recipe: Recipe) -> Task:
+    parts = {
+        name: registry.create("tasks", name, options=recipe.options.get("task") if recipe.task == name else None)
+        for name in registry.parts("tasks")
+    }
+    found: list[Task] = [part for part in parts.values() if part.matches(values)]
+    if not found:
+        raise DataError("the label column fits no task", f"labels of one of: {', '.join(parts)}", "name the task with --task")
+    chosen: Task = registry.create("tasks", found[0].name, options=recipe.options.get("task"))
+    return chosen
+
+
+def _usable(rows: Examples, task: Task, recipe: Recipe) -> Examples:
+    """The rows whose label the inferred task can use.
+
+    Raises:
+        DataError: One cannot be used, and bad rows are not to be left out.
+    """
+    problems = [task.check(value) for value in rows.targets or []]
+    bad = [(i, problem) for i, problem in enumerate(problems) if problem is not None]
+    if not bad:
+        return rows
+    if not recipe.skip_bad:
+        i, problem = bad[0]
+        raise DataError(
+            f"{rows.source}, row {rows.rows[i]}: {problem}", "a label in every row", "correct it, or leave such rows out with --skip-bad"
+        )
+    kept = _take(rows, np.array([i for i, problem in enumerate(problems) if problem is None], dtype=np.int64))
+    return replace(kept, left_out=dict(Counter(rows.left_out) + Counter(problem for _, problem in bad)))
+
+
+def _split(everything: Examples, test: Examples | None, task: Task, recipe: Recipe) -> tuple[Examples, Examples | None, str]:
+    if test is not None:
+        return everything, test, f"test rows as given ({test.source})"
+    n = len(everything.inputs)
+    if n < TEST_ROWS:
+        return everything, None, f"no test rows set aside: {n} rows are few, so scores are cross-validated"
+    assert everything.targets is not None  # noqa: S101 - labelled rows were asked for
+    coded = task.encode(everything.targets, task.labels(everything.targets))
+    kept, held = splits.hold_out(coded, everything.groups, min(TEST_FRACTION, TEST_ROWS_MAX / n), recipe.seed)
+    grouped = f", grouped by {recipe.group}" if recipe.group else ""
+    return (
+        _take(everything, kept),
+        _take(everything, held),
+        f"{len(held)} of {n} rows set aside as test rows, stratified{grouped}, seed {recipe.seed}",
+    )
+
+
+def _take(rows: Examples, chosen: NDArray[np.int64]) -> Examples:
+    def pick(values: list[Any] | None) -> list[Any] | None:
+        return None if values is None else [values[i] for i in chosen]
+
+    return replace(rows, inputs=pick(rows.inputs) or [], targets=pick(rows.targets), groups=pick(rows.groups), rows=pick(rows.rows) or [])
+
+
+def _warnings(train: Examples, test: Examples | None, task: Task, labels: Sequence[str]) -> list[str]:
+    found = [f"{count} rows of {train.source} were left out: {reason}" for reason, count in train.left_out.items()]
+    coded = task.encode(train.targets or [], labels)
+    counts = coded.sum(0) if coded.ndim == 2 else np.bincount(coded, minlength=len(labels))
+    single = [label for label, count in zip(labels, counts, strict=True) if count == 1]
+    if single:
+        shown = ", ".join(repr(s) for s in single[:5]) + (", ..." if len(single) > 5 else "")
+        found.append(f"{len(single)} labels have a single training row, which is never held out, so nothing is known of them: {shown}")
+    if test is not None:
+        found += [f"{count} rows of {test.source} were left out: {reason}" for reason, count in test.left_out.items()]
+        unknown = task.unknown(test.targets or [], labels)
+        if unknown:
+            shown = ", ".join(f"{label!r} ({count})" for label, count in list(unknown.items())[:5]) + (", ..." if len(unknown) > 5 else "")
+            found.append(f"{sum(unknown.values())} test rows carry labels that no training row has, and count as errors: {shown}")
+    return found
+
+
+def _hash(modality: Modality, train: Examples, test: Examples | None) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for rows in (train, test):
+        for value, target in zip(rows.inputs, rows.targets or [], strict=True) if rows is not None else ():
+            digest.update(modality.content(value) + b"\0" + repr(target).encode() + b"\1")
+    return digest.hexdigest()
+
+
+def certain(targets: NDArray[Any], classes: int) -> NDArray[np.float64]:
+    """Targets as probabilities of 0 and 1, so that the task can decode them."""
+    return targets.astype(np.float64) if targets.ndim == 2 else np.eye(classes)[targets]

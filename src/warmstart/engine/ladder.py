@@ -1,0 +1,293 @@
+"""The ladder: climb from cheap to dear inside a time budget, on the same held-out rows, and remember every rung."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from warmstart.core.errors import CutRefused, DamagedModel, OutOfTime, TrainingFailed, WarmstartError
+from warmstart.core.protocols import Predictor, Strategy
+from warmstart.engine import store
+from warmstart.engine.clock import Clock, Pace
+from warmstart.engine.job import Job, Plan
+from warmstart.engine.splits import Split
+from warmstart.engine.workbench import Workbench
+
+REFIT = 1.25
+"""A refit on all rows costs about this many fits on one fold's training rows."""
+
+AFTER = 6.0
+"""Seconds that choosing, saving, hashing, the learning curve and the report take."""
+
+
+@dataclass
+class Step:
+    """One rung as climbed, or passed over (``folds`` is 0 and ``note`` says why).
+
+    ``logits`` are those of the held rows of the first ``folds`` splits, one after another. ``replans`` holds, per fit, where training
+    was shortened. ``predictor`` is set where a single split makes the fold's own model the result.
+    """
+
+    label: str
+    strategy: Strategy
+    settings: dict[str, Any] = field(default_factory=dict)
+    folds: int = 0
+    predicted: float = 0.0
+    seconds: float = 0.0
+    trainable: int = 0
+    note: str = ""
+    error: WarmstartError | None = None
+    replans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    logits: NDArray[np.float32] | None = None
+    predictor: Predictor | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What decides this rung's bits, for ``recipe.json``."""
+        return {"label": self.label, "settings": self.settings, "folds": self.folds, "replans": self.replans}
+
+
+@dataclass
+class Ladder:
+    """One climb. ``splits`` in the order of use; ``folder`` takes what a resumed run needs; ``follow`` maps labels to recorded steps.
+
+    ``kept_point`` is the cut that the probe's pass keeps for a later rung.
+    ``n_test`` test rows must still be predicted when the climb is over. ``reserved`` seconds are those that later rungs will want.
+    """
+
+    bench: Workbench
+    splits: list[Split]
+    clock: Clock
+    folder: Path
+    n_test: int = 0
+    follow: dict[str, dict[str, Any]] | None = None
+    kept_point: int | None = None
+    dearest: float = 0.0
+    reserved: float = 0.0
+
+    @property
+    def single(self) -> bool:
+        """Whether one split gives the estimate, so that its model is the result."""
+        return len(self.splits) == 1
+
+    def climb(self, label: str, strategy: Strategy, *, seconds: float) -> Step:
+        """One rung on as many splits as fit into ``seconds`` (and its refit), or passed over with the reason."""
+        step = Step(label, strategy)
+        try:
+            if not self._decide(step, seconds):
+                return step
+            self._announce(step)
+            self._fits(step)
+        except (CutRefused, TrainingFailed, OutOfTime) as error:
+            step.folds, step.logits = 0, None
+            step.note, step.error = f"{error.kind}: {error.given}", error
+        finally:
+            self.bench.deadline = math.inf
+        return step
+
+    def refit(self, step: Step) -> Predictor:
+        """The rung's model: that of the single split, or a new fit on all rows with the same settings."""
+        if step.predictor is not None:
+            return step.predictor
+        rows = np.arange(len(self.bench.inputs))
+        seconds = max(step.predicted / step.folds * REFIT, self.clock.remaining() - AFTER)  # the estimate is of a fit of this length
+        job = self._job(step, "final", len(self.splits), seconds)
+        fitted = step.strategy.fit(self.bench, rows, rows[:0], job)
+        step.replans["final"] = job.pace.replans
+        return fitted.predictor
+
+    def held_rows(self, folds: int) -> NDArray[np.int64]:
+        """The held rows of the first splits, one after another."""
+        return np.concatenate([held for _, held in self.splits[:folds]])
+
+    def _decide(self, step: Step, seconds: float) -> bool:
+        if self.follow is not None:
+            recorded = self.follow.get(step.label)
+            if recorded is None or not recorded["folds"]:
+                step.note = "not climbed in the recorded plan"
+                return False
+            step.settings, step.folds, step.replans = dict(recorded["settings"]), recorded["folds"], _pairs(recorded["replans"])
+            return True
+        done = self._read(step, "plan")
+        if done is not None:
+            step.settings, step.folds, step.predicted = done["settings"], done["folds"], done["predicted"]
+            return True
+        found = self._affordable(step.strategy, seconds)
+        if found is None:
+            step.note = f"does not fit into the {max(0.0, seconds):.0f} s left"
+            return False
+        plan, step.folds = found
+        step.settings, step.predicted = plan.settings, plan.seconds * step.folds
+        self._write_plan(step)
+        return True
+
+    def cut_of(self, rungs: Sequence[Any]) -> int | None:
+        """The cut of the worthiest of these rungs that starts from one: kept while the probe runs the whole body anyway."""
+        for rung in sorted(rungs, key=lambda r: r.strategy.worth):
+            if hasattr(rung.strategy, "point") and self.bench.backbone.trunk is not None:
+                point: int = rung.strategy.point(self.bench)
+                return point or None  # nothing has run before block 0
+        return None
+
+    def left(self) -> float:
+        """Seconds left for climbing: what the budget leaves after testing, saving and drawing, and a refit of the dearest rung so far."""
+        return self.clock.remaining() - self.after
+
+    @property
+    def after(self) -> float:
+        """Predicted seconds of everything after the climb."""
+        measured = self.bench.measured
+        test = self.n_test * self.bench.mean_length * measured["forward"] * 1.2 if "forward" in measured else 0.0
+        return AFTER + test + (0.0 if self.single else self.dearest * REFIT)
+
+    def estimate(self, strategy: Strategy) -> float:
+        """Predicted seconds of climbing a rung in full, refit included; infinite where it cannot be planned at all.
+
+        Raises:
+            CutRefused: The strategy cannot work on this body.
+        """
+        train, held = self.splits[0]
+        plan = strategy.plan(self.bench, train=train, held=held, seconds=float("inf"))
+        return float("inf") if plan is None else plan.seconds * (len(self.splits) + (0 if self.single else REFIT))
+
+    def _affordable(self, strategy: Strategy, seconds: float) -> tuple[Plan, int] | None:
+        """As many splits as fit in full; a shortened course only where not even one does."""
+        first_repeat = next(
+            (i for i in range(1, len(self.splits)) if len(self._seen(i)) >= len(self._seen(len(self.splits)))), len(self.splits)
+        )
+        train, held = self.splits[0]
+        for folds in dict.fromkeys([len(self.splits), first_repeat, 1]):
+            fits = folds + (0 if self.single else REFIT)
+            plan = strategy.plan(self.bench, train=train, held=held, seconds=seconds / fits)
+            if plan is not None and (folds == 1 or not plan.shortened):
+                return plan, folds
+        return None
+
+    def _seen(self, folds: int) -> NDArray[np.int64]:
+        return np.unique(self.held_rows(folds))
+
+    def _fits(self, step: Step) -> None:
+        parts = []
+        for fold, (train, held) in enumerate(self.splits[: step.folds]):
+            name = f"fold{fold}"
+            done = self._read(step, name)
+            if done is None:
+                self.bench.deadline = math.inf if self.follow is not None else time.perf_counter() + self.left()
+                try:
+                    done = self._fit(step, name, fold, train, held)
+                except OutOfTime:
+                    if not fold:
+                        raise
+                    step.folds = fold  # what was done so far is a smaller, but sound, estimate
+                    self._write_plan(step)
+                    break
+            else:
+                self._restore(step)
+            parts.append(done["logits"])
+            step.seconds += done["seconds"]
+            step.trainable, step.note = done["trainable"], done["note"]
+            step.replans[name] = _pairs({name: done["replans"]})[name]
+        step.logits = np.concatenate(parts)
+        self.dearest = max(self.dearest, step.seconds / step.folds)
+
+    def _fit(self, step: Step, name: str, fold: int, train: NDArray[np.int64], held: NDArray[np.int64]) -> dict[str, Any]:
+        began = time.perf_counter()
+        job = self._job(step, name, fold, self._allowance(step, fold))
+        fitted = step.strategy.fit(self.bench, train, held, job)
+        if self.single:
+            step.predictor = fitted.predictor
+            fitted.predictor.save(self._folder(step) / "fitted", labels=self.bench.labels, temperature=1.0)
+        numbers = {
+            "seconds": time.perf_counter() - began,
+            "trainable": fitted.trainable,
+            "note": fitted.note,
+            "replans": job.pace.replans,
+        }
+        store.write_tensors(self._folder(step) / f"{name}.safetensors", {"logits": fitted.held_logits})
+        self._write(step, name, numbers)
+        if job.checkpoint is not None:
+            job.checkpoint.unlink(missing_ok=True)
+        return {**numbers, "logits": fitted.held_logits}
+
+    def _allowance(self, step: Step, fold: int) -> float:
+        """Seconds that one fit may take: as predicted, or more where nobody else needs the time."""
+        if not step.predicted:
+            return float("inf")
+        fits = step.folds - fold + (0 if self.single else REFIT)
+        return max(step.predicted / step.folds * 1.05, (self.left() - self.reserved) / fits)
+
+    def decided(self, name: str, decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What an interrupted run decided under this name, else what ``decide`` says now, written down for a resumed run."""
+        path = self.folder / "rungs" / f"{name}.json"
+        found = _read_json(path)
+        if found is None:
+            found = decide()
+            store.write_json(path, found)
+        return found
+
+    def _job(self, step: Step, name: str, fold: int, seconds: float) -> Job:
+        follow = self.follow is not None
+        pace = Pace(seconds, list(step.replans.get(name, [])), follow)
+        return Job(name, step.settings, fold, pace, self._folder(step), None if self.bench.quiet else step.label)
+
+    def _write_plan(self, step: Step) -> None:
+        self._write(step, "plan", {"settings": step.settings, "folds": step.folds, "predicted": step.predicted})
+
+    def _announce(self, step: Step) -> None:
+        if not self.bench.quiet:
+            fits = f"{step.folds} fits" if step.folds > 1 else "1 fit"
+            about = f", about {step.predicted:.0f} s" if step.predicted else ""
+            tqdm.write(f"{step.label}: {fits}{about}", file=sys.stderr)
+
+    def _folder(self, step: Step) -> Path:
+        return self.folder / "rungs" / step.label.replace(" ", "_")
+
+    def _read(self, step: Step, name: str) -> dict[str, Any] | None:
+        """What an interrupted run left of this step."""
+        path = self._folder(step) / f"{name}.json"
+        found = _read_json(path)
+        if found is None or not name.startswith("fold"):
+            return found
+        try:
+            return {**found, "logits": store.read_tensors(path.with_suffix(".safetensors"))["logits"].numpy()}
+        except DamagedModel:
+            return None
+
+    def _write(self, step: Step, name: str, value: dict[str, Any]) -> None:
+        store.write_json(self._folder(step) / f"{name}.json", value)
+
+    def _restore(self, step: Step) -> None:
+        """The model of a single split that an interrupted run had finished."""
+        if self.single:
+            from warmstart.core import registry
+
+            step.predictor = registry.module("strategies", step.strategy.name).load(
+                self._folder(step) / "fitted",
+                modality=self.bench.modality,
+                device=self.bench.device,
+                precision=self.bench.precision,
+                max_length=self.bench.max_length,
+            )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None where there is none, or a damaged one: it is then made again."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _pairs(recorded: dict[str, Sequence[Sequence[int]]]) -> dict[str, list[tuple[int, int]]]:
+    """Replans as they were before JSON made lists of them."""
+    return {name: [(int(a), int(b)) for a, b in found] for name, found in recorded.items()}

@@ -1,0 +1,135 @@
+"""The adapted model: what is saved, loaded and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.core import registry
+from warmstart.core.card import Card
+from warmstart.core.errors import ColumnNotFound, DataError
+from warmstart.core.protocols import Input, Modality, Predictor, Task
+from warmstart.engine import device as devices
+from warmstart.engine.examples import Examples, read_examples
+from warmstart.engine.tables import read_table
+
+SETTINGS = "warmstart.json"
+"""What a folder needs beside weights to predict as it was trained: precision and longest input."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Modality + body + head. ``folder`` is where it lies; ``card`` says what it is and where it came from."""
+
+    folder: Path
+    card: Card
+    modality: Modality
+    task: Task
+    predictor: Predictor
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.card.labels
+
+    @property
+    def roles(self) -> list[str]:
+        """The parts of one input, in order."""
+        return [role for role in self.modality.roles if role in self.card.columns]
+
+    def predict(self, data: Any, *, column: dict[str, str] | None = None, skip_bad: bool = False) -> list[dict[str, Any]]:
+        """Label, its calibrated probability, and the calibrated probability of every class, for each row.
+
+        Args:
+            data: A list of strings (or of tuples, for text pairs), or anything ``warmstart adapt`` reads: a file, a frame, a Dataset.
+            column: Role to column, where it cannot be inferred.
+            skip_bad: Leave out rows that cannot be used.
+
+        Raises:
+            DataError: A row cannot be used, and says which.
+        """
+        return self.records(self.inputs(data, column=column, skip_bad=skip_bad))
+
+    def records(self, values: Sequence[Input], *, quiet: bool = True) -> list[dict[str, Any]]:
+        """As ``predict``, for inputs that were read already."""
+        probabilities = self.probabilities(values, quiet=quiet)
+        decided = self.task.decode(probabilities, self.labels)
+        return [self._record(label, row) for label, row in zip(decided, probabilities, strict=True)]
+
+    def probabilities(self, values: Sequence[Input], *, quiet: bool = True) -> NDArray[np.float64]:
+        """Calibrated probabilities (N, C)."""
+        if not values:
+            return np.zeros((0, len(self.labels)))
+        return self.task.probabilities(self.predictor.logits(values, quiet=quiet))
+
+    def named(self, value: Input) -> dict[str, Any]:
+        """One input by the roles of its parts, as it is written beside its prediction."""
+        return dict(zip(self.modality.roles, value, strict=False))
+
+    def inputs(self, data: Any, *, column: dict[str, str] | None = None, skip_bad: bool = False) -> list[Input]:
+        """The rows of ``data`` as this model's modality takes them."""
+        if isinstance(data, list | tuple) and all(isinstance(v, str | tuple) for v in data):
+            values = [v if isinstance(v, tuple) else (v,) for v in data]
+            for i, value in enumerate(values):
+                problem = self.modality.check(value)
+                if len(value) != len(self.roles):
+                    raise DataError(
+                        f"input {i + 1} has {len(value)} parts", f"{len(self.roles)}: {', '.join(self.roles)}", "give each as a tuple"
+                    )
+                if problem is not None and not skip_bad:
+                    raise DataError(f"input {i + 1}: {problem}", "usable text in every row", "correct it, or leave such rows out")
+            return [v for v in values if self.modality.check(v) is None]
+        return self.examples(data, column=column or {}, skip_bad=skip_bad, labelled=False).inputs
+
+    def examples(self, data: Any, *, column: dict[str, str], skip_bad: bool, labelled: bool) -> Examples:
+        """Read a table with the columns that the model was trained on, unless others are given."""
+        roles = {role: name for role, name in self.card.columns.items() if role in (*self.modality.roles, "label")}
+        table = read_table(data, skip_bad=skip_bad)
+        known = {role: name for role, name in roles.items() if name in table.columns}
+        found = read_examples(
+            table, modality=self.modality, task=self.task, given={**known, **column}, group=None, skip_bad=skip_bad, labelled=labelled
+        )
+        differing = [role for role in self.modality.roles if (role in found.columns) != (role in self.roles)]
+        if differing:
+            raise ColumnNotFound(
+                f"{found.source} was read as {', '.join(f'{role} = {name!r}' for role, name in found.columns.items())}",
+                f"the parts that the model was trained on: {', '.join(self.roles)}",
+                f"name the columns: {' '.join(f'--column {role}=NAME' for role in self.roles)}",
+            )
+        return found
+
+    def _record(self, label: Any, row: NDArray[np.float64]) -> dict[str, Any]:
+        by_class = {name: float(p) for name, p in zip(self.labels, row, strict=True)}
+        if isinstance(label, list):  # the probability that exactly this set is right, were the labels independent
+            probability = float(np.prod([p if name in label else 1 - p for name, p in by_class.items()]))
+        else:
+            probability = by_class[label]
+        return {"label": label, "probability": probability, "probabilities": by_class}
+
+
+def load(folder: Path, *, device: str = "auto", precision: str = "auto") -> Model:
+    """The model in a folder that ``adapt`` wrote, with the hash of every file checked.
+
+    Raises:
+        NotAModel: The folder is no finished model folder.
+        DamagedModel: A file is not the one that was written.
+    """
+    import json
+
+    card = Card.read(folder)
+    card.verify(folder)
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    where = devices.resolve(device)
+    modality = registry.create("modalities", card.modality, options=settings["options"].get("modality"))
+    predictor = registry.module("strategies", card.strategy).load(
+        folder,
+        modality=modality,
+        device=where,
+        precision=devices.dtype(precision if precision != "auto" else settings["precision"], where),
+        max_length=settings["max_length"],
+    )
+    return Model(folder, card, modality, registry.create("tasks", card.task, options=settings["options"].get("task")), predictor)

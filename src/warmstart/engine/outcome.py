@@ -1,0 +1,104 @@
+"""The predictions that the final numbers rest on: on test rows by the model as saved, else out of fold; and what is drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.core.protocols import Input
+from warmstart.core.report import ErrorCase, Metric, ReliabilityBin
+from warmstart.engine import calibration, metrics, review
+from warmstart.engine.choice import Scored
+from warmstart.engine.dataset import Dataset
+from warmstart.engine.model import Model
+from warmstart.engine.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``probabilities (N, C)`` of ``values``, each a different example, and the truth; ``rows`` are their numbers in the source.
+
+    ``own`` are their positions among the training rows, where they are training rows.
+    """
+
+    name: str
+    values: list[Input]
+    probabilities: NDArray[np.float64]
+    targets: NDArray[Any]
+    truths: list[str]
+    rows: list[int]
+    own: NDArray[np.int64] | None = None
+
+
+def on_test(
+    model: Model,
+    values: list[Input],
+    targets: NDArray[Any],
+    raw: Sequence[Any],
+    rows: list[int],
+    *,
+    name: str = "test rows",
+    quiet: bool = True,
+) -> Outcome:
+    """What a model says of rows that played no part in making it."""
+    return Outcome(name, values, model.probabilities(values, quiet=quiet), targets, [_shown(v) for v in raw], rows)
+
+
+def out_of_fold(chosen: Scored, rows: Dataset) -> Outcome:
+    """Cross-validated predictions of the chosen rung, averaged over repeats; slightly hopeful, as the rung was chosen by them."""
+    assert chosen.step.logits is not None and rows.train.targets is not None  # noqa: S101, PT018 - a chosen step was climbed
+    scaled = calibration.apply_temperature(chosen.step.logits, chosen.temperature).astype(np.float32)
+    found = rows.task.probabilities(scaled)
+    seen, where, counts = np.unique(chosen.rows, return_inverse=True, return_counts=True)
+    mean = np.zeros((len(seen), found.shape[1]))
+    np.add.at(mean, where, found)
+    return Outcome(
+        "cross-validated training rows",
+        [rows.train.inputs[i] for i in seen],
+        mean / counts[:, None],
+        rows.targets[seen],
+        [_shown(rows.train.targets[i]) for i in seen],
+        [rows.train.rows[i] for i in seen],
+        seen,
+    )
+
+
+def drawings(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
+    """Confusion matrix and reliability, as fields of the report."""
+    matrix: list[list[int]] = []
+    if outcome.targets.ndim == 1:
+        matrix = metrics.confusion(outcome.probabilities, outcome.targets, len(labels)).tolist()
+    reliability: list[ReliabilityBin] = metrics.reliability(outcome.probabilities, outcome.targets)
+    return {"confusion_labels": list(labels) if matrix else [], "confusion": matrix, "reliability": reliability}
+
+
+def errors(outcome: Outcome, model: Model, bench: Workbench | None, names: Sequence[str] = ()) -> list[ErrorCase]:
+    """The most confident mistakes; with a bench, each with its nearest training examples (never itself)."""
+    cases = review.errors(
+        outcome.values,
+        outcome.probabilities,
+        outcome.targets,
+        labels=model.labels,
+        rows=outcome.rows,
+        modality=model.modality,
+        truths=outcome.truths,
+    )
+    if bench is None:
+        return [case for _, case in cases]
+    values = [outcome.values[i] for i, _ in cases]
+    own = None if outcome.own is None else outcome.own[[i for i, _ in cases]]
+    near = review.neighbours(bench, values, names, own=own)
+    return [replace(case, neighbours=found) for (_, case), found in zip(cases, near, strict=True)]
+
+
+def measure(outcome: Outcome, model: Model, seed: int) -> dict[str, Metric]:
+    """Every metric of the task with its interval."""
+    return model.task.metrics(outcome.probabilities, outcome.targets, seed=seed)
+
+
+def _shown(raw: Any) -> str:
+    return " | ".join(map(str, raw)) if isinstance(raw, list | tuple | set | np.ndarray) else str(raw)

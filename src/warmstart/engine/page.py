@@ -1,0 +1,227 @@
+"""The report as one self-contained HTML page: no network, no script, light and dark, phone and desktop, always under 2 MB."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from warmstart.core.report import Report
+from warmstart.engine import plots, store
+from warmstart.engine.plots import clip
+
+Item = TypeVar("Item")
+
+MEANINGS = {
+    "accuracy": ("accuracy", "Share of examples whose label is right. Higher is better."),
+    "balanced_accuracy": (
+        "balanced accuracy",
+        "Accuracy of each class, averaged: rare classes count as much as frequent ones. Higher is better.",
+    ),
+    "exact_match": ("exact match", "Share of examples whose whole set of labels is right. Higher is better."),
+    "example_f1": ("F1 per example", "Balance of precision and recall of each example's labels, averaged. Higher is better."),
+    "macro_f1": ("macro F1", "Balance of precision and recall, averaged over classes: rare ones count as much. Higher is better."),
+    "micro_f1": ("micro F1", "Balance of precision and recall over all decisions together. Higher is better."),
+    "log_loss": ("log loss", "Surprise at the true label, in nats: punishes being sure and wrong. Lower is better."),
+    "brier": ("Brier score", "Squared distance between the probabilities and the truth. Lower is better."),
+    "ece": ("calibration error", "Expected gap (ECE) between how sure the model is and how often it is right. Lower is better."),
+    "label_accuracy": ("label accuracy", "Share of single yes-or-no decisions that are right. Higher is better."),
+    "hamming_loss": ("Hamming loss", "Share of single yes-or-no decisions that are wrong. Lower is better."),
+    "average_precision": ("average precision", "Quality of the ranking by probability, averaged over classes. Higher is better."),
+    "roc_auc": ("ROC AUC", "Chance that a right answer is ranked above a wrong one. Higher is better."),
+}
+"""What each metric is called, and what it means, in one line."""
+
+PERCENT = "\u00a0%"
+
+_ALIASES = {
+    "expected_calibration_error": "ece",
+    "brier_score": "brier",
+    "f1_macro": "macro_f1",
+    "f1_micro": "micro_f1",
+    "subset_accuracy": "exact_match",
+}
+_UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_UNBOUNDED = ("loss", "brier", "perplexity", "entropy")
+_LIMITS = {"verdict": 12, "ladder": 40, "comparisons": 20, "learning_curve": 200, "errors": 25, "neighbours": 5, "labels": 20, "pairs": 15}
+
+
+def render(report: Report) -> str:
+    """The whole page as one HTML document; sections without data are left out."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = (clip, breakable, score, interval, points, share, duration, compact, size, head)
+    environment.filters.update({function.__name__: function for function in filters})
+    page = environment.get_template("report.html").render(
+        r=report,
+        title=_title(report),
+        metrics=_metrics(report),
+        main_name=clip(described(report.main_metric)[0], 30),
+        figures=_figures(report),
+        chosen=next((rung for rung in report.ladder if rung.chosen), None),
+        spent=_spent(report),
+        pairs=confused_pairs(report),
+        many_classes=len(report.confusion_labels) > plots.FEW_CLASSES,
+        drawn_classes=min(len(report.confusion_labels), plots.MOST_CLASSES),
+        broad_matrix=plots.FEW_CLASSES < len(report.confusion_labels) <= plots.NAMED_CLASSES,
+        calibration=_calibration(report),
+        label_bars=_label_bars(report.data.labels),
+        predict_command=f"warmstart predict {shlex.quote(report.model)} new.csv",
+        model_literal=repr(report.model),
+        limits=_LIMITS,
+    )
+    return _UNSHOWABLE.sub("", page).strip() + "\n"
+
+
+def write(report: Report, path: Path) -> None:
+    """Write the page to ``path``, atomically.
+
+    Raises:
+        DiskFull: No space left.
+    """
+    text = render(report)
+    with store.replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def described(metric: str) -> tuple[str, str]:
+    """A metric's name for people and one plain line on what it says (empty for a metric that we do not know)."""
+    return MEANINGS.get(_ALIASES.get(metric, metric), (metric.replace("_", " "), ""))
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric lies between 0 and 1 and reads well in per cent."""
+    return not any(word in metric for word in _UNBOUNDED) or metric == "hamming_loss"
+
+
+def score(value: float | None, metric: str) -> str:
+    """``91.2 %`` for shares, ``0.286`` for losses, a dash where there is no number."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{100 * value:.1f}{PERCENT}" if is_share(metric) else f"{value:.3f}"
+
+
+def interval(measured: Any, metric: str) -> str:
+    """``91.4–93.8 %``, from anything with ``low`` and ``high``."""
+    low, high = score(measured.low, metric), score(measured.high, metric)
+    return f"{low.removesuffix(PERCENT)}–{high}" if high.endswith(PERCENT) else f"{low}–{high}" if low != high else low
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in points, with its sign: ``+5.3``."""
+    if not math.isfinite(difference):
+        return "–"
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def share(part: float, whole: float) -> str:
+    """``part`` of ``whole`` in per cent."""
+    return f"{100 * part / whole:.1f}{PERCENT}" if whole else "–"
+
+
+def duration(seconds: float | None) -> str:
+    """``0.42 s``, ``8.3 s``, ``95 s``, ``12 min 30 s``, ``2 h 05 min``."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 99.5:
+        return f"{seconds:.0f}\u00a0s" if seconds >= 9.95 else f"{seconds:.1f}\u00a0s" if seconds >= 0.95 else f"{seconds:.2g}\u00a0s"
+    whole = round(seconds)
+    if whole < 7200:
+        return f"{whole // 60}\u00a0min" + (f" {whole % 60:02d}\u00a0s" if whole % 60 else "")
+    return f"{whole // 3600}\u00a0h {whole % 3600 // 60:02d}\u00a0min"
+
+
+def compact(number: int) -> str:
+    """``12,345`` in full, ``22.7 M`` from a hundred thousand on."""
+    for limit, divisor, unit in ((1e5, 1, ""), (1e6, 1e3, "\u00a0k"), (1e9, 1e6, "\u00a0M"), (1e15, 1e9, "\u00a0G")):
+        if abs(number) < limit:
+            return f"{number:,}" if divisor == 1 else f"{number / divisor:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def size(n_bytes: int) -> str:
+    """Bytes in MiB or GiB."""
+    return f"{n_bytes / 2**20:,.0f}\u00a0MiB" if n_bytes < 2**30 else f"{n_bytes / 2**30:,.1f}\u00a0GiB"
+
+
+def head(items: Sequence[Item], limit: int) -> list[Item]:
+    """The first ``limit`` items: lists come from the user's data, and the page stays small."""
+    return list(items)[:limit]
+
+
+def breakable(text: object, limit: int) -> Markup:
+    """A clipped label, escaped, that may break after an underscore, a slash, a point or a hyphen."""
+    return Markup(re.sub(r"([_/.-])", r"\1<wbr>", str(escape(clip(text, limit)))))  # noqa: S704 - escaped just here
+
+
+def _title(report: Report) -> str:
+    source = report.data.source
+    short = re.split(r"[\\/]", source.rstrip("\\/"))[-1] or source
+    if report.verb == "adapt":
+        return f"{clip(report.backbone, 60)} adapted to {clip(short, 80)}"
+    return f"{clip(PurePath(report.model).name or report.model, 80)} evaluated on {clip(short, 80)}"
+
+
+def _metrics(report: Report) -> list[dict[str, Any]]:
+    """The metrics, the main one first, with their names and meanings."""
+    ranked = sorted(report.metrics.items(), key=lambda item: item[0] != report.main_metric)
+    return [{"key": key, "metric": metric, "name": described(key)[0], "meaning": described(key)[1]} for key, metric in ranked]
+
+
+def _figures(report: Report) -> dict[str, Markup]:
+    """The SVG of every drawing; an empty one where there is nothing to draw. Texts inside them are escaped by matplotlib."""
+    name, in_percent = clip(described(report.main_metric)[0], 30), is_share(report.main_metric)
+    drawn = {
+        "ladder": plots.ladder(report.ladder[: _LIMITS["ladder"]], name, is_share=in_percent),
+        "forest": plots.forest(report.comparisons[: _LIMITS["comparisons"]]),
+        "curve": plots.learning_curve(report.learning_curve[: _LIMITS["learning_curve"]], name, is_share=in_percent),
+        "confusion": plots.confusion(report.confusion_labels, report.confusion),
+        "reliability": plots.reliability(report.reliability),
+        "lengths": plots.lengths(report.data.lengths),
+    }
+    return {key: Markup(svg) for key, svg in drawn.items()}  # noqa: S704 - made by plots, which escapes
+
+
+def _spent(report: Report) -> dict[str, float]:
+    """Seconds of the climbed rungs, of the whole run and of the budget, and the shares of the bar that shows them (per cent)."""
+    rungs = sum(rung.seconds or 0.0 for rung in report.ladder)
+    whole = max(report.budget_seconds or 0.0, report.seconds, rungs, 1e-9)
+    return {"rungs": rungs, "rungs_percent": 100 * rungs / whole, "rest_percent": 100 * max(report.seconds - rungs, 0.0) / whole}
+
+
+def confused_pairs(report: Report) -> list[dict[str, Any]]:
+    """The pairs of classes that are mixed up most often: true label, predicted label, count, and rows of the true label."""
+    labels = report.confusion_labels
+    cells = ((count, i, j) for i, row in enumerate(report.confusion) for j, count in enumerate(row) if i != j and count)
+    most = sorted(cells, key=lambda cell: -cell[0])[: _LIMITS["pairs"]]
+    return [{"truth": labels[i], "predicted": labels[j], "count": count, "of": sum(report.confusion[i])} for count, i, j in most]
+
+
+def _calibration(report: Report) -> dict[str, Any]:
+    """The expected calibration error, when measured, and the fullest bin of the reliability diagram."""
+    error = next(((name, m) for name, m in report.metrics.items() if _ALIASES.get(name, name) == "ece"), None)
+    return {"error": error, "fullest": max((b for b in report.reliability if b.n), key=lambda b: b.n, default=None)}
+
+
+def _label_bars(labels: dict[str, int]) -> list[dict[str, Any]]:
+    """The most frequent labels with their counts and the width of their bar in per cent, and the others together."""
+    ranked = sorted(labels.items(), key=lambda item: -item[1])
+    shown, others = ranked[: _LIMITS["labels"]], ranked[_LIMITS["labels"] :]
+    largest = max((count for _, count in shown), default=1) or 1
+    bars = [{"label": label, "count": count, "percent": 100 * count / largest, "others": 0} for label, count in shown]
+    if others:
+        mean = sum(count for _, count in others) / len(others)
+        bars.append({"label": "", "count": sum(c for _, c in others), "percent": 100 * mean / largest, "others": len(others)})
+    return bars

@@ -1,0 +1,117 @@
+"""A network as what is saved, loaded and asked: raw inputs in, logits out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from warmstart.core.protocols import Encoder, Input, Modality
+from warmstart.engine import batches, packed, store
+from warmstart.engine.network import Network, PooledHead
+
+HEAD = "head.safetensors"
+
+
+class NetworkPredictor:
+    """Body + head in float32 for saving, and in the chosen precision for predicting."""
+
+    def __init__(self, network: Network, encoder: Encoder, *, device: torch.device, precision: torch.dtype, max_length: int) -> None:
+        self.network, self.encoder = network.eval(), encoder
+        self.device, self.precision, self.max_length = device, precision, max_length
+        self._serving: Network | None = None
+
+    @property
+    def serving(self) -> Network:
+        """The network that predicts: body in the chosen precision, pooled head in float32."""
+        if self._serving is None:
+            self._serving = in_precision(self.network, self.precision)
+            if self._serving is not self.network:
+                packed.pack(self._serving.body)
+        return self._serving
+
+    @torch.inference_mode()
+    def logits(self, values: Sequence[Input], *, quiet: bool = True) -> NDArray[np.float32]:
+        """(N, C) in the order of ``values``, in bounded memory: rows go through in windows, sorted by length within each."""
+        found: list[NDArray[np.float32]] = []
+        window = 20_000
+        with tqdm(total=len(values), desc="predict", unit="row", disable=True if quiet else None, leave=False) as bar:
+            for start in range(0, len(values), window):
+                encoded = self.encoder.encode(values[start : start + window])
+                out: NDArray[np.float32] | None = None
+                for part, length in batches.uniform([len(e["input_ids"]) for e in encoded]):
+                    chosen = self.encoder.collate([encoded[int(i)] for i in part], length=length)
+                    batch = {k: v.to(self.device) for k, v in chosen.items()}
+                    logits = self.serving(batch).float().cpu().numpy()
+                    if out is None:
+                        out = np.empty((len(encoded), logits.shape[1]), dtype=np.float32)
+                    out[part] = logits
+                    bar.update(len(part))
+                if out is not None:
+                    found.append(out)
+        return np.concatenate(found) if found else np.empty((0, 0), dtype=np.float32)
+
+    def save(self, folder: Path, *, labels: Sequence[str], temperature: float) -> None:
+        """The body as transformers writes it, the head (divided by the temperature) beside or inside it, and the tokenizer."""
+        with divided(self.network, temperature, len(labels)):
+            store.save_transformers(self.network.body, folder)
+            if (head := self.network.head) is not None:
+                tensors = {**head.state_dict(), "points": torch.tensor(head.points, dtype=torch.int64)}
+                store.write_tensors(folder / HEAD, tensors)
+        self.encoder.save(folder)
+
+
+def load(folder: Path, *, modality: Modality, device: torch.device, precision: torch.dtype, max_length: int) -> NetworkPredictor:
+    """What ``NetworkPredictor.save`` wrote."""
+    if (folder / HEAD).exists():
+        tensors = store.read_tensors(folder / HEAD)
+        head = PooledHead(tensors["points"].tolist(), *(tensors[n] for n in ("weight", "bias", "shift", "scale")))
+        network = Network(store.load_body(folder), head)
+    else:
+        network = Network(store.load_native(folder), None)
+    encoder = modality.encoder(folder, max_length)
+    return NetworkPredictor(network.to(device), encoder, device=device, precision=precision, max_length=max_length)
+
+
+def in_precision(network: Network, precision: torch.dtype) -> Network:
+    """A copy whose body computes in ``precision`` (the network itself for float32)."""
+    if precision == torch.float32:
+        return network
+    twin = copy.deepcopy(network)
+    twin.body.to(precision)
+    return twin.eval()
+
+
+@contextmanager
+def divided(network: Network, temperature: float, n_labels: int) -> Iterator[None]:
+    """Within the block logits are divided by ``temperature``, folded into the last linear layer, so that any reader of the weights
+    gets calibrated ones. Afterwards the network has its own bits back."""
+    layer = final_layer(network, n_labels)
+    before = [parameter.detach().clone() for parameter in layer]
+    with torch.no_grad():
+        for parameter in layer:
+            parameter.div_(temperature)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, own in zip(layer, before, strict=True):
+                parameter.copy_(own)
+
+
+def final_layer(network: Network, n_labels: int) -> list[Tensor]:
+    """Weight and bias of the layer that makes the logits."""
+    if network.head is not None:
+        return [network.head.weight, network.head.bias]
+    body = network.body
+    inner = getattr(body, getattr(body, "base_model_prefix", ""), None)
+    inside = {id(m) for m in inner.modules()} if isinstance(inner, nn.Module) else set()
+    last = [m for m in body.modules() if isinstance(m, nn.Linear) and m.out_features == n_labels and id(m) not in inside][-1]
+    return [last.weight] if last.bias is None else [last.weight, last.bias]

@@ -1,0 +1,132 @@
+"""A linear head on frozen pooled states: which points of the trunk to read, and how strongly to regularise, by cross-validation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from warmstart.core.errors import DataError
+from warmstart.engine import linear, splits
+from warmstart.engine.network import PooledHead
+from warmstart.engine.workbench import Workbench
+
+SEARCH_ROWS = 4000
+"""Rows that the search for points and strength looks at; the head is then fitted on all."""
+
+HINT_ROWS = 1500
+"""Rows that the first, wide search looks at."""
+
+INNER_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted head and what cross-validation chose for it."""
+
+    head: PooledHead
+    points: tuple[int, ...]
+    strength: float
+
+
+def candidates(n_points: int) -> list[tuple[int, ...]]:
+    """Sets of points to read: the last, the upper half, all (0 is the input of the first block)."""
+    every = tuple(range(n_points))
+    return list(dict.fromkeys([every[-1:], every[n_points // 2 :], every]))
+
+
+def search(
+    bench: Workbench,
+    features: Tensor,
+    targets: NDArray[Any],
+    *,
+    points: Sequence[tuple[int, ...]] | None = None,
+    strengths: Sequence[float] = linear.STRENGTHS,
+) -> tuple[tuple[int, ...], float]:
+    """Points and strength with the lowest log loss out of fold, on at most ``SEARCH_ROWS`` rows.
+
+    Args:
+        bench: Says what the targets are.
+        features: Pooled states (n, points, D).
+        targets: Of the same rows.
+        points: Sets of points to try; None: ``candidates``.
+        strengths: To try.
+
+    Raises:
+        OutOfTime: The budget is used up.
+    """
+    rows = subset(bench, np.arange(len(targets)), SEARCH_ROWS)
+    features, targets = features[torch.from_numpy(rows)], targets[rows]
+    tried = candidates(features.shape[1]) if points is None else points
+    try:
+        folds = splits.stratified(targets, INNER_FOLDS, seed=bench.seed)
+    except DataError:  # a class with a single example cannot be on both sides
+        return tried[-1], 1e-2
+    found = []
+    for chosen in tried:
+        bench.check_time()
+        choice = linear.cross_validate(
+            features[:, list(chosen)].flatten(1),
+            targets,
+            link=bench.task.link,
+            n_classes=bench.n_classes,
+            folds=folds,
+            strengths=strengths,
+            seed=bench.seed,
+        )
+        found.append((float(choice.log_losses.min()), len(chosen), chosen, choice.strength))
+    _, _, chosen, strength = min(found)
+    return chosen, strength
+
+
+def hint(bench: Workbench, n: int) -> tuple[tuple[int, ...], float]:
+    """Points and strength that suit these data, searched for once on at most ``n`` training rows of the first split.
+
+    Where the ladder's probe has read ``bench.probe_rows`` rows, it is so many: a resumed run then finds the same, whoever asks first.
+    Each fold only looks around this strength. That the first split's rows decide the points for all folds is one choice among three.
+    """
+    if bench.hint is None:
+        rows = subset(bench, bench.hint_rows, min(bench.probe_rows or n, HINT_ROWS))
+        bench.hint = search(bench, bench.pooled(rows), bench.targets[rows])
+    return bench.hint
+
+
+def fit(bench: Workbench, rows: NDArray[np.int64], *, points: tuple[int, ...] | None = None, strength: float | None = None) -> Probe:
+    """The best linear head on the frozen pooled states of these rows; found once for the same rows."""
+    known = rows.tobytes() + repr((points, strength)).encode()
+    if known not in bench.probes:
+        good_points, good_strength = hint(bench, len(rows)) if points is None or strength is None else (points, strength)
+        around = [strength] if strength is not None else [good_strength * factor for factor in (10, 1, 0.1)]
+        bench.probes[known] = fit_on(bench, bench.pooled(rows), bench.targets[rows], points=points or good_points, strengths=around)
+    found: Probe = copy.deepcopy(bench.probes[known])
+    return found
+
+
+def fit_on(
+    bench: Workbench, features: Tensor, targets: NDArray[Any], *, points: tuple[int, ...], strengths: Sequence[float] = linear.STRENGTHS
+) -> Probe:
+    """The best linear head on given pooled states (n, points, D): frozen ones, or those of a body that has moved."""
+    strength = strengths[0]
+    if len(strengths) > 1:
+        _, strength = search(bench, features, targets, points=[points], strengths=strengths)
+    x = features[:, list(points)].flatten(1)
+    fitted = linear.fit(x, targets, link=bench.task.link, n_classes=bench.n_classes, strength=strength, seed=bench.seed)
+    shift, deviation = x.mean(0), x.std(0, correction=0)
+    # The head standardises its input, so that one learning rate suits every backbone when it is trained on.
+    scale = torch.where(deviation > 1e-6, 1 / deviation, torch.zeros(()))
+    weight = fitted.weight / torch.where(scale > 0, scale, torch.ones(()))
+    bias = fitted.bias + fitted.weight @ shift
+    return Probe(PooledHead(points, weight, bias, shift, scale).to(bench.device), points, strength)
+
+
+def subset(bench: Workbench, rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """The rows that a probe with time for only ``n`` of them looks at: the same for every rung, and fewer are among more."""
+    if n >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(bench.seed).permutation(rows)[:n])

@@ -1,0 +1,98 @@
+"""Which rungs a run climbs: parts from the registry with the recipe's options, in order, and which to give up when time is short."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from warmstart.core import registry
+from warmstart.core.errors import BadOption, CutRefused
+from warmstart.core.protocols import Strategy
+from warmstart.core.recipe import Recipe
+from warmstart.engine.ladder import Ladder
+from warmstart.engine.workbench import Workbench
+
+BASELINES = ("majority", "classic")
+"""Climbed for comparison even where they may not be chosen."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A rung that could be climbed. ``eligible``: it may be chosen."""
+
+    label: str
+    strategy: Strategy
+    eligible: bool = True
+
+
+def wanted(recipe: Recipe) -> list[tuple[Strategy, bool]]:
+    """The strategies that the recipe asks for, from cheap to dear, and whether each may be chosen.
+
+    Raises:
+        UnknownPart: No such strategy.
+        BadOption: An option that none of the strategies has, or that cannot go with ``--compatible transformers``.
+    """
+    given = dict(recipe.options.get("strategy", {}))
+    if recipe.compatible == "transformers" and given.setdefault("head", "native") != "native":
+        raise BadOption(f"strategy.head = {given['head']} with --compatible transformers", "head = native", "leave one of the two out")
+    known = registry.parts("strategies")
+    names = list(known) if recipe.strategy == "auto" else [recipe.strategy]
+    if recipe.strategy != "auto":
+        registry.module("strategies", recipe.strategy)
+    owned = {name: {o.name for o in known[name].options} for name in names}
+    if recipe.compatible == "transformers" and recipe.strategy != "auto" and "head" not in owned[recipe.strategy]:
+        raise BadOption(
+            f"{recipe.strategy} with --compatible transformers",
+            "a strategy with a native head: tail, lora or full",
+            "choose one of them, or auto",
+        )
+    for key in given:
+        if not any(key in options for options in owned.values()):
+            raise BadOption(
+                f"no strategy here has an option {key!r}",
+                f"known: {', '.join(sorted(set().union(*owned.values())))}",
+                "see: warmstart parts strategies",
+            )
+    found = []
+    for name in names:
+        options = {key: value for key, value in given.items() if key in owned[name]}
+        native = "head" in owned[name]
+        eligible = native or recipe.compatible != "transformers"
+        if eligible or name in BASELINES:
+            found.append((registry.create("strategies", name, options=options), eligible))
+    return sorted(found, key=lambda f: f[0].order)
+
+
+def expand(strategies: Sequence[tuple[Strategy, bool]], bench: Workbench, *, alone: bool) -> list[Candidate]:
+    """Strategies as rungs: one that offers variants (tails of several lengths) becomes several, unless it was named alone."""
+    rungs: list[Candidate] = []
+    for strategy, eligible in strategies:
+        variants = [(strategy.name, strategy)] if alone or not hasattr(strategy, "variants") else strategy.variants(bench)
+        rungs += [Candidate(label, variant, eligible) for label, variant in variants]
+    return rungs
+
+
+def affordable(ladder: Ladder, rungs: Sequence[Candidate], seconds: float) -> list[Candidate]:
+    """Those of the rungs that move the body whose full courses fit into ``seconds`` together, in their order.
+
+    The worthiest (``worth``, lower first) is kept even where it must be shortened: one rung with all the time there is beats
+    several starved ones.
+    """
+    kept: list[Candidate] = []
+    left = seconds
+    for rung in sorted(rungs, key=lambda r: r.strategy.worth):
+        cost = total(ladder, [rung])
+        if not kept or cost <= left:
+            kept.append(rung)
+            left -= cost
+    return [rung for rung in rungs if rung in kept]
+
+
+def total(ladder: Ladder, rungs: Sequence[Candidate]) -> float:
+    """Predicted seconds of climbing these rungs in full. One that refuses this body costs nothing: climbing it gives the reason."""
+    found = 0.0
+    for rung in rungs:
+        with suppress(CutRefused):
+            found += ladder.estimate(rung.strategy)
+    return found

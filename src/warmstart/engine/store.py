@@ -1,0 +1,185 @@
+"""The only room that opens and writes weight files: safetensors, atomic, hashed. Never a pickle, never remote code."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from warmstart.core.errors import BackboneNotFound, DamagedModel, DiskFull
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place when the block ends well, and vanishes when it does not.
+
+    Raises:
+        DiskFull: No space left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) in FULL or any(os.strerror(code) in str(error) for code in FULL):  # safetensors gives no number
+            raise DiskFull(f"no space left while writing {path}", do="free some space and run the same command again") from None
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor | NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as one safetensors file, atomically."""
+    plain = {
+        k: (torch.from_numpy(np.ascontiguousarray(v)) if isinstance(v, np.ndarray) else v.detach().contiguous()) for k, v in tensors.items()
+    }
+    with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(plain, temporary, metadata={"format": "pt", **(metadata or {})})
+        temporary.chmod(mode)  # safetensors keeps what it writes to its owner
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a safetensors file.
+
+    Raises:
+        DamagedModel: The file is missing or is not whole.
+    """
+    try:
+        found: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DamagedModel(f"{path} cannot be opened: {error}", "a whole safetensors file", "train or copy the model again") from None
+    return found
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of a backbone's weights and configuration: equal bodies have equal fingerprints, wherever they lie."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def load_body(folder: Path) -> nn.Module:
+    """The pre-trained body in ``folder`` in float32: ``AutoModel``, or the encoder alone where the model has a decoder too.
+
+    Raises:
+        BackboneNotFound: transformers cannot open the folder safely.
+    """
+    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+
+    quiet_transformers()
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        auto = AutoModelForTextEncoding if getattr(config, "is_encoder_decoder", False) else AutoModel
+        body = auto.from_pretrained(
+            folder, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BackboneNotFound(
+            f"the backbone in {folder} cannot be opened: {reason}",
+            "a folder in Hugging Face format with config.json and *.safetensors",
+            "see: warmstart models",
+        ) from None
+    assert isinstance(body, nn.Module)  # noqa: S101 - narrows the untyped return value
+    return _aligned(body).eval()
+
+
+def with_native_head(body: nn.Module, labels: list[str], problem_type: str) -> nn.Module:
+    """The architecture's own sequence classifier around ``body`` (whose parameters it shares), with a fresh head.
+
+    Raises:
+        BackboneNotFound: The architecture has no sequence classifier.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config: Any = type(body.config).from_dict(body.config.to_dict())  # type: ignore[operator, union-attr]
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    config.problem_type = problem_type
+    if config.pad_token_id is None:
+        config.pad_token_id = config.eos_token_id if isinstance(config.eos_token_id, int) else 0
+    try:
+        whole = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    except ValueError:
+        raise BackboneNotFound(
+            f"{type(body).__name__} has no sequence classifier of its own in transformers",
+            "an architecture that AutoModelForSequenceClassification knows",
+            "use --set strategy.head=pooled",
+        ) from None
+    inner = getattr(whole, whole.base_model_prefix)
+    # The classifier may build its body without parts the plain body has (RoBERTa's pooler), never the other way round.
+    missing, _ = inner.load_state_dict(body.state_dict(), strict=False)
+    if missing:
+        raise BackboneNotFound(f"the body in {type(whole).__name__} has weights that the backbone lacks: {', '.join(missing[:3])}")
+    assert isinstance(whole, nn.Module)  # noqa: S101 - narrows the untyped return value
+    return whole.eval()
+
+
+def save_transformers(model: nn.Module, folder: Path) -> None:
+    """``model.safetensors`` and ``config.json`` as transformers writes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "config.json"):  # only for its reading of a full disk
+        model.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB")  # type: ignore[operator]
+        (folder / f".config.json.{os.getpid()}.tmp").write_bytes((folder / "config.json").read_bytes())
+        (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)  # as in write_tensors
+
+
+def load_native(folder: Path) -> nn.Module:
+    """The sequence classifier that ``save_transformers`` wrote, in float32."""
+    from transformers import AutoModelForSequenceClassification
+
+    quiet_transformers()
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+    )
+    assert isinstance(model, nn.Module)  # noqa: S101 - narrows the untyped return value
+    return _aligned(model).eval()
+
+
+def _aligned(model: nn.Module) -> nn.Module:
+    """The model with its weights in memory of their own: mapped from a file they begin at any byte, by which kernels round differently."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' load reports and progress bars away from the user's terminal."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,275 @@
+"""What the rungs of one run share: the rows, the backbone, and states that are computed once and read from the activation store."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from warmstart.core.errors import CutRefused, DiskFull, OutOfTime
+from warmstart.core.protocols import Encoded, Encoder, Input, Modality, Task
+from warmstart.engine import activations, batches, network
+from warmstart.engine import backbone as backbones
+from warmstart.engine.activations import Key
+from warmstart.engine.backbone import Backbone
+from warmstart.engine.shelf import Shelf
+from warmstart.engine.store import write_json
+
+SPEEDS = "throughput.json"
+"""Beside the activation store: how fast which body was on this machine."""
+
+RATE_BATCHES = 5
+"""Batches on which the speed of the body is measured before anything is planned."""
+
+PROOF_ROWS = 8
+"""Examples on which a cut proves itself: short and long ones, so that padding takes part."""
+
+
+FOUND, COMPUTED = 1, 2
+
+
+@dataclass
+class Workbench:
+    """Rows are numbered as in ``inputs``. ``targets`` is (N,) for one label, (N, C) for several.
+
+    ``keep_point`` is the cut that a later rung will start from; ``probe_rows`` how many rows the probe looks at (None: all).
+    ``deadline`` (of ``time.perf_counter``) is when the rung at work must have ended. ``hint_rows``, ``hint`` and ``probes`` are the
+    probe's memory: what suits these data, and heads that were fitted before.
+    ``measured`` collects rates of this machine: ``forward`` (seconds per token of the whole frozen body), ``training`` (how
+    many forward passes one training step costs per token), and what single parts add.
+    """
+
+    inputs: list[Input]
+    targets: NDArray[Any]
+    labels: tuple[str, ...]
+    task: Task
+    modality: Modality
+    backbone_name: str
+    device: torch.device
+    precision: torch.dtype
+    max_length: int
+    seed: int
+    store: activations.Store
+    quiet: bool = True
+    measured: dict[str, float] = field(default_factory=dict)
+    keep_point: int | None = None
+    probe_rows: int | None = None
+    deadline: float = math.inf
+    hint_rows: NDArray[np.int64] = field(default_factory=lambda: np.arange(0))
+    hint: tuple[tuple[int, ...], float] | None = None
+    probes: dict[bytes, Any] = field(default_factory=dict)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The pre-trained body, opened on first use."""
+        return backbones.load(self.backbone_name, device=self.device, precision=self.precision)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The backbone's own preprocessing."""
+        return self.modality.encoder(self.backbone.folder, self.max_length)
+
+    @cached_property
+    def encoded(self) -> list[Encoded]:
+        """Every row as arrays of tokens."""
+        return self.encoder.encode(self.inputs)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens per row."""
+        return np.array([len(e["input_ids"]) for e in self.encoded], dtype=np.int64)
+
+    @property
+    def mean_length(self) -> float:
+        """Mean tokens per row."""
+        return float(self.lengths.mean())
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        """Content hash per row, the address of its states in the store."""
+        return [activations.content_key(self.modality.content(value)) for value in self.inputs]
+
+    def batch(self, rows: Sequence[int] | NDArray[np.int64], *, length: int = 0) -> dict[str, Tensor]:
+        """These rows on the device, padded to the longest or to ``length``."""
+        return {k: v.to(self.device) for k, v in self.encoder.collate([self.encoded[int(i)] for i in rows], length=length).items()}
+
+    def forward_seconds(self) -> float:
+        """Seconds per token of the whole frozen body, measured once on a few of the batches that a pass over these rows has."""
+        if "forward" not in self.measured:
+            packed = batches.uniform(self.lengths)
+            chosen = np.random.default_rng(self.seed).permutation(len(packed))[:RATE_BATCHES]
+            rates = []
+            with torch.inference_mode():
+                for which in [chosen[0], *chosen]:
+                    part, length = packed[which]
+                    full = np.resize(part, max(1, batches.TOKENS // length))  # few rows would measure the overhead of small batches
+                    batch = self.batch(full, length=length)
+                    began = time.perf_counter()
+                    network.pooled_states(self.backbone.frozen, self.backbone.frozen_trunk, batch).cpu()
+                    rates.append((time.perf_counter() - began) / float(self.lengths[full].sum()))
+            # The first pass pays for allocation and for choosing kernels; the median forgives a moment's noise.
+            self.measured["forward"] = float(np.median(rates[1:]))
+        return self.measured["forward"]
+
+    def require_cut(self, point: int) -> None:
+        """Let the cut at ``point`` prove itself on rows of this run.
+
+        Raises:
+            CutRefused: It does not hold for this body; the message says why.
+        """
+        spread = np.argsort(self.lengths, kind="stable")[:: max(1, len(self.inputs) // PROOF_ROWS)][:PROOF_ROWS]
+        proof = self.backbone.prove(point, self.batch(spread))
+        if not proof.ok:
+            raise CutRefused(proof.reason, "prefix + tail equal to the whole body", "use a strategy that runs the whole body: full or lora")
+
+    def pooled(self, rows: NDArray[np.int64]) -> Tensor:
+        """Mean-pooled states at all points of the frozen body: (n, L + 1, D) in float32.
+
+        The same pass keeps what a later rung needs at ``keep_point``.
+        """
+        self._fill(rows, self.backbone.n_blocks, self.keep_point)
+        return self._gather(f"pooled:{self.backbone.n_blocks}", rows)
+
+    def prepare(self, rows: NDArray[np.int64], point: int) -> None:
+        """Bring what training from the cut at ``point`` needs into the store: the state there, and the pooled states up to it."""
+        self._fill(rows, point, point)
+
+    def hidden(self, rows: NDArray[np.int64], point: int, *, length: int) -> Tensor:
+        """Stored states at ``point``, padded: (n, length, D) in the precision of the frozen body. For rows that were prepared."""
+        ragged = self._shelf(f"cut:{point}").get([self.keys[int(i)] for i in rows])
+        hidden = torch.zeros(len(ragged), length, ragged[0].shape[1], dtype=ragged[0].dtype)
+        for i, state in enumerate(ragged):
+            hidden[i, : len(state)] = state
+        return hidden.to(self.device)
+
+    def lower(self, rows: NDArray[np.int64], point: int) -> Tensor:
+        """Pooled states at the points before the cut at ``point``: (n, point, D). For rows that were prepared."""
+        return self._gather(f"low:{point}", rows)[:, :point].to(self.device)
+
+    def lacking(self, rows: NDArray[np.int64], point: int | None = None) -> int:
+        """How many of these rows a prefix still has to run over, to ``point`` or (None) through the whole body."""
+        kinds = [f"pooled:{self.backbone.n_blocks}"] if point is None else [f"cut:{point}", f"low:{point}"]
+        keys = [self.keys[int(i)] for i in rows]
+        return len({i for kind in kinds for i in self._shelf(kind).missing(keys)})
+
+    def stored(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of these rows whose pooled states at all points are in the store."""
+        missing = set(self._shelf(f"pooled:{self.backbone.n_blocks}").missing([self.keys[int(i)] for i in rows]))
+        return np.array([row for i, row in enumerate(rows) if i not in missing], dtype=np.int64)
+
+    def remember_speed(self) -> None:
+        """Leave the measured speed of this body where ``warmstart models`` finds it."""
+        if "forward" not in self.measured:
+            return
+        path = self.store.root.parent / SPEEDS
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = {}
+        known[str(self.backbone.folder)] = {
+            "examples_per_second": 1 / (self.measured["forward"] * self.mean_length),
+            "tokens": self.mean_length,
+            "device": str(self.device),
+            "precision": str(self.precision).removeprefix("torch."),
+        }
+        with suppress(OSError, DiskFull):  # worth remembering, not worth failing for
+            write_json(path, known)
+
+    def check_time(self) -> None:
+        """Between two pieces of work that cannot be shortened.
+
+        Raises:
+            OutOfTime: The rung at work must have ended by now.
+        """
+        if time.perf_counter() > self.deadline:
+            raise OutOfTime("the time for this rung is used up", do="give a larger --budget")
+
+    def _fill(self, rows: NDArray[np.int64], stop: int, keep: int | None) -> None:
+        """One pass of the prefix, up to ``stop``, over the rows that lack a state."""
+        keys = [self.keys[int(i)] for i in rows]
+        kinds = [f"pooled:{stop}"] if stop == self.backbone.n_blocks else []
+        if keep is not None:
+            kinds += [f"cut:{keep}", f"low:{keep}"]
+        shelves = {kind: self._shelf(kind) for kind in kinds}
+        lacking = {i for shelf in shelves.values() for i in shelf.missing(keys)}
+        todo = rows[np.array(sorted(lacking), dtype=np.int64)]
+        for kind in kinds:
+            origin = self._origins.setdefault(kind, np.zeros(len(self.inputs), dtype=np.int8))
+            origin[todo] = np.where(origin[todo] == FOUND, FOUND, COMPUTED)
+            origin[rows] = np.where(origin[rows] == 0, FOUND, origin[rows])
+        if not lacking:
+            return
+        began = time.perf_counter()
+        with tqdm(total=len(todo), desc="states", unit="row", disable=True if self.quiet else None, leave=False) as bar:
+            for part, length in batches.uniform(self.lengths[todo]):
+                self.check_time()
+                self._observe(todo[part], length, stop, keep, shelves)
+                bar.update(len(part))
+        if stop == self.backbone.n_blocks and len(todo) > 200:
+            self.measured["forward"] = (time.perf_counter() - began) / float(self.lengths[todo].sum())
+
+    @torch.inference_mode()
+    def _observe(self, rows: NDArray[np.int64], length: int, stop: int, keep: int | None, shelves: dict[str, Shelf]) -> None:
+        keys = [self.keys[int(i)] for i in rows]
+        kept: list[Tensor] = []
+        states = network.pooled_states(
+            self.backbone.frozen,
+            self.backbone.frozen_trunk,
+            self.batch(rows, length=length),
+            stop=stop,
+            visit=lambda point, state: kept.append(state) if point == keep else None,
+        ).cpu()
+        for kind, shelf in shelves.items():
+            if kind.startswith("cut"):
+                state = kept[0].cpu()
+                shelf.put(keys, [state[i, : int(self.lengths[row])] for i, row in enumerate(rows)])
+            else:
+                points = int(kind.partition(":")[2]) + 1
+                shelf.put(keys, list(states[:, :points].flatten(1).unsqueeze(1)))  # one row of (points * D) per example
+
+    def _gather(self, kind: str, rows: NDArray[np.int64]) -> Tensor:
+        found = self._shelf(kind).gather([self.keys[int(i)] for i in rows])
+        return found.reshape(len(rows), -1, self.width)
+
+    def _shelf(self, kind: str) -> Shelf:
+        if kind not in self._shelves:
+            name, _, point = kind.partition(":")
+            points = int(point) + 1 if self.backbone.trunk is not None else 1
+            width = self.width if name == "cut" else points * self.width
+            key = Key(self.backbone.fingerprint, kind, str(self.precision), self.encoder.fingerprint)
+            self._shelves[kind] = self.store.shelf(key, width, self.precision if name == "cut" else torch.float32)
+        return self._shelves[kind]
+
+    @cached_property
+    def width(self) -> int:
+        """Features per position of the hidden state."""
+        with torch.inference_mode():
+            return network.pooled_states(self.backbone.frozen, self.backbone.frozen_trunk, self.batch([0])).shape[-1]
+
+    def origins(self) -> tuple[int, int]:
+        """How many of the states that this run used it found in the store, and how many it computed."""
+        every = np.concatenate([np.zeros(0, dtype=np.int8), *self._origins.values()])
+        return int((every == FOUND).sum()), int((every == COMPUTED).sum())
+
+    @cached_property
+    def _origins(self) -> dict[str, NDArray[np.int8]]:
+        return {}
+
+    @cached_property
+    def _shelves(self) -> dict[str, Shelf]:
+        return {}

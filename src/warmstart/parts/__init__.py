@@ -1,0 +1,1 @@
+"""Parts: one file = one plug-in."""

@@ -1,0 +1,1 @@
+"""Where pre-trained bodies come from."""

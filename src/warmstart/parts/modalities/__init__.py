@@ -1,0 +1,1 @@
+"""How one raw input becomes named arrays."""

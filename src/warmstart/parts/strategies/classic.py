@@ -1,0 +1,133 @@
+"""Train a tuned linear model on hand-made features, with no pre-trained body: what pre-training has to beat."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from warmstart.core.protocols import Featurizer, Input, Modality
+    from warmstart.engine.job import Fitted, Job, Plan
+    from warmstart.engine.sparse_linear import Tuned
+    from warmstart.engine.workbench import Workbench
+
+FILE = "classic.safetensors"
+SAMPLE_ROWS = 300
+"""Rows on which the rates behind a prediction of cost are measured."""
+PREDICT_ROWS = 8_192
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be set."""
+
+    c: float | None = None
+    "C of the linear support vector machine (larger: less regularised); None: chosen on held-out rows among 0.1, 0.3, 1 and 3"
+
+
+@dataclass(frozen=True)
+class ClassicPredictor:
+    """Fitted features and a linear model on them."""
+
+    featurizer: Featurizer
+    model: Tuned
+
+    def logits(self, values: Sequence[Input], *, quiet: bool = True) -> NDArray[np.float32]:
+        """(N, C), in bounded memory."""
+        chunks = (values[i : i + PREDICT_ROWS] for i in range(0, len(values), PREDICT_ROWS))
+        found = [self.model.logits(self.featurizer.transform(chunk)) for chunk in chunks]
+        return np.concatenate(found) if found else np.empty((0, len(self.model.bias)), np.float32)
+
+    def save(self, folder: Path, *, labels: Sequence[str], temperature: float) -> None:
+        """Write ``classic.safetensors``, and what the features need."""
+        from warmstart.engine import store
+
+        self.featurizer.save(folder)
+        divisor = np.float32(temperature)
+        tensors = {"weight": self.model.weight / divisor, "bias": self.model.bias / divisor, "c": np.array([self.model.c])}
+        store.write_tensors(folder / FILE, tensors)
+
+
+class Part:
+    """Hand-made features and a linear support vector machine."""
+
+    name = "classic"
+    order = 10
+    serve_cost = 0.05
+    worth = 0
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def plan(self, bench: Workbench, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float) -> Plan | None:
+        """All rows, or as many as there is time for."""
+        from warmstart.engine.job import Plan
+
+        for n in dict.fromkeys([len(train), *(n for n in (20_000, 5_000, 1_000, 200) if n < len(train))]):
+            predicted = self._seconds(bench, n, len(held))
+            if predicted <= seconds:
+                return Plan({"rows": n}, predicted, shortened=n < len(train))
+        return None
+
+    def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
+        from warmstart.engine import probe, sparse_linear
+        from warmstart.engine.job import Fitted
+
+        rows = probe.subset(bench, train, job.settings["rows"])
+        featurizer = bench.modality.featurizer({})
+        features = featurizer.fit([bench.inputs[int(i)] for i in rows])
+        model = sparse_linear.fit(
+            features,
+            bench.targets[rows],
+            link=bench.task.link,
+            n_classes=bench.n_classes,
+            candidates=sparse_linear.CANDIDATES if self.options.c is None else (self.options.c,),
+            seed=bench.seed,
+        )
+        predictor = ClassicPredictor(featurizer, model)
+        held_logits = predictor.logits([bench.inputs[int(i)] for i in held])
+        note = f"C {model.c:g}, {features.shape[1]:,} features, {len(rows):,} rows"
+        return Fitted(predictor, held_logits, model.weight.size + model.bias.size, note, dict(job.settings))
+
+    def _seconds(self, bench: Workbench, n_train: int, n_held: int) -> float:
+        """Rows times the measured cost of their features, and rows seen by all fits times classes times the measured cost of solving."""
+        from warmstart.engine import sparse_linear
+
+        if "classic_solve" not in bench.measured:
+            _measure(bench)
+        fitted = sparse_linear.rows_fitted(n_train, len(sparse_linear.CANDIDATES) if self.options.c is None else 1)
+        features = (n_train + n_held) * bench.measured["classic_features"]
+        return features + fitted * bench.n_classes * bench.measured["classic_solve"]
+
+
+def load(folder: Path, *, modality: Modality, device: torch.device, precision: torch.dtype, max_length: int) -> ClassicPredictor:
+    """The predictor that a fit of this strategy saved."""
+    from warmstart.engine import store
+    from warmstart.engine.sparse_linear import Tuned
+
+    tensors = store.read_tensors(folder / FILE)
+    model = Tuned(tensors["weight"].numpy(), tensors["bias"].numpy(), float(tensors["c"]))
+    return ClassicPredictor(modality.load_featurizer(folder), model)
+
+
+def _measure(bench: Workbench) -> None:
+    """Seconds per row of making features, and per row and class of one fit, on a few rows."""
+    from warmstart.engine import sparse_linear
+
+    rows = np.random.default_rng(bench.seed).permutation(len(bench.inputs))[:SAMPLE_ROWS]
+    for sample in (rows[:2], rows):  # the first pays for imports
+        began = time.perf_counter()
+        features = bench.modality.featurizer({}).fit([bench.inputs[int(i)] for i in sample])
+        featured = time.perf_counter()
+        sparse_linear.margins(features, bench.targets[sample], link=bench.task.link, n_classes=bench.n_classes, c=1.0, seed=bench.seed)
+        solved = time.perf_counter()
+    bench.measured["classic_features"] = (featured - began) / len(rows)
+    bench.measured["classic_solve"] = (solved - featured) / (len(rows) * bench.n_classes)

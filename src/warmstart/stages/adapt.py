@@ -1,0 +1,218 @@
+"""adapt: climb the ladder on labelled rows inside a time budget, and write the chosen model with everything that was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from warmstart.core.errors import BudgetTooSmall
+from warmstart.core.recipe import Recipe
+from warmstart.core.report import Report
+
+if TYPE_CHECKING:
+    from warmstart.core.protocols import Strategy
+    from warmstart.engine.choice import Choice
+    from warmstart.engine.clock import Clock
+    from warmstart.engine.dataset import Dataset
+    from warmstart.engine.ladder import Ladder, Step
+    from warmstart.engine.model import Model
+    from warmstart.engine.rungs import Candidate
+    from warmstart.engine.workbench import Workbench
+
+PROBE_SHARE = 0.1
+"""The probe gets at most this share of a budget that is too short for everything."""
+
+
+def run(
+    recipe: Recipe, *, data: Any = None, test: Any = None, out: Path, force: bool = False, quiet: bool = True, command: str = ""
+) -> Report:
+    """Adapt a model to labelled rows and write its folder.
+
+    Args:
+        recipe: Everything that decides the run. With a ``plan`` that an earlier run recorded, that plan is followed.
+        data: Rows as an object (a frame, a Dataset) in place of ``recipe.data``.
+        test: Test rows likewise.
+        out: Model folder to write; ``OUT.partial`` beside it holds what an interrupted run resumes from.
+        force: Overwrite ``out``, and start over where ``OUT.partial`` belongs to another run.
+        quiet: No progress.
+        command: The command as typed, for the report.
+
+    Raises:
+        InputError: What was given is wrong; nothing was started.
+        RunError: The run failed; the same command resumes it.
+    """
+    from warmstart.engine.clock import Clock
+
+    clock = Clock(None if recipe.plan else recipe.budget)  # before the frameworks, whose import counts
+    from warmstart.engine import backbone, dataset, device, rungs, workspace
+
+    space = workspace.Workspace(out, force=force)
+    strategies = rungs.wanted(recipe)
+    device.dtype(recipe.precision, device.resolve(recipe.device))
+    if any(strategy.serve_cost >= 1 for strategy, _ in strategies):
+        backbone.find(recipe.backbone)
+    rows = dataset.read(recipe, data, test)
+    with space.alone():
+        space.open(recipe, rows.hash, clock)
+        ladder = _ladder(recipe, rows, clock, space.work, quiet)
+        steps, eligible = _climb(recipe, ladder, strategies)
+        report = _finish(recipe, rows, ladder, steps, eligible, space, command)
+    space.publish()
+    return report
+
+
+def _bench(recipe: Recipe, rows: Dataset, quiet: bool) -> Workbench:
+    from warmstart.engine import activations, device, workbench
+
+    where = device.resolve(recipe.device)
+    return workbench.Workbench(
+        inputs=rows.train.inputs,
+        targets=rows.targets,
+        labels=rows.labels,
+        task=rows.task,
+        modality=rows.modality,
+        backbone_name=recipe.backbone,
+        device=where,
+        precision=device.dtype(recipe.precision, where),
+        max_length=recipe.max_length,
+        seed=recipe.seed,
+        store=activations.Store(),
+        quiet=quiet,
+    )
+
+
+def _ladder(recipe: Recipe, rows: Dataset, clock: Clock, folder: Path, quiet: bool) -> Ladder:
+    from warmstart.engine import ladder, splits
+
+    found = ladder.Ladder(
+        bench=_bench(recipe, rows, quiet),
+        splits=splits.folds(rows.targets, rows.train.groups, seed=recipe.seed),
+        clock=clock,
+        folder=folder,
+        n_test=len(rows.test.inputs) if rows.test is not None else 0,
+        follow={step["label"]: step for step in recipe.plan["rungs"]} if recipe.plan else None,
+        kept_point=recipe.plan.get("keep_point"),
+    )
+    found.bench.hint_rows = found.splits[0][0]
+    return found
+
+
+def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool]]) -> tuple[list[Step], set[str]]:
+    """Every rung, climbed or passed over, and the labels of those that may be chosen."""
+    from warmstart.engine import rungs
+
+    alone = recipe.strategy != "auto"
+    candidates = rungs.expand([s for s in strategies if s[0].serve_cost < 1], ladder.bench, alone=alone)
+    steps = [ladder.climb(rung.label, rung.strategy, seconds=ladder.left()) for rung in candidates]
+    bodies = rungs.expand([s for s in strategies if s[0].serve_cost >= 1], ladder.bench, alone=alone)
+    steps += _climb_bodies(recipe, ladder, bodies)
+    eligible = {rung.label for rung in [*candidates, *bodies] if rung.eligible}
+    if not any(step.folds and step.label in eligible and step.strategy.order > 0 for step in steps) and recipe.strategy != "majority":
+        failed = [step.error for step in steps if step.error is not None]
+        if alone and failed:
+            raise failed[0]
+        reasons = "; ".join(f"{step.label}: {step.note}" for step in steps if step.note)
+        raise BudgetTooSmall(f"no rung could be climbed ({reasons})", "time for at least one", "give more, for example --budget 5m")
+    return steps, eligible
+
+
+def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> list[Step]:
+    """The probe first, then as many of the rungs that move the body as there is time for."""
+    from warmstart.engine import rungs
+
+    if not bodies:
+        return []
+    probes = [rung for rung in bodies if rung.strategy.worth == 0]
+    movers = [rung for rung in bodies if rung.strategy.worth > 0]
+    starved = False
+    kept = movers
+    if ladder.follow is None:
+        decided = ladder.decided("bodies", lambda: _afford(ladder, probes, movers))
+        kept = [rung for rung in movers if rung.label in decided["kept"]]
+        starved, ladder.kept_point = decided["starved"], decided["keep_point"]
+    ladder.bench.keep_point = ladder.kept_point
+    share = PROBE_SHARE if ladder.single else 4 * PROBE_SHARE  # a probe on one fold of several is no estimate to build on
+    steps = []
+    for rung in probes:
+        steps.append(ladder.climb(rung.label, rung.strategy, seconds=ladder.left() * (share if starved else 1.0)))
+        if steps[-1].folds:
+            ladder.bench.probe_rows = steps[-1].settings.get("rows")
+        else:  # a recorded plan does not try it again, so nothing of it may stay
+            ladder.bench.hint, ladder.bench.probes = None, {}
+    climbed = {}
+    for i, rung in enumerate(kept):
+        ladder.reserved = rungs.total(ladder, kept[i + 1 :]) if ladder.follow is None else 0.0
+        climbed[rung.label] = ladder.climb(rung.label, rung.strategy, seconds=ladder.left())
+    # Rungs turn out dearer or cheaper than predicted; what time is left goes to those that were given up.
+    for rung in sorted(movers, key=lambda r: r.strategy.worth):
+        if rung.label not in climbed:
+            climbed[rung.label] = ladder.climb(rung.label, rung.strategy, seconds=ladder.left())
+    steps += [climbed[rung.label] for rung in movers]
+    return steps
+
+
+def _afford(ladder: Ladder, probes: list[Candidate], movers: list[Candidate]) -> dict[str, Any]:
+    """Which rungs that move the body there is time for, whether the probe must make do with less, and the cut that it keeps."""
+    from warmstart.engine import rungs
+
+    kept = rungs.affordable(ladder, movers, ladder.left())
+    starved = rungs.total(ladder, [*probes, *kept]) > ladder.left()
+    return {"kept": [rung.label for rung in kept], "starved": starved, "keep_point": ladder.cut_of(kept)}
+
+
+def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, steps: list[Step], eligible: set[str], space: Any, command: str) -> Report:
+    """Choose, refit, save, load what was saved, and measure that on the test rows, once."""
+    from warmstart.engine import choice, folders, model, outcome
+
+    folder = space.partial
+    chosen = choice.choose(ladder, steps, prefer=recipe.prefer, eligible=eligible)
+    ladder.bench.keep_point = None
+    predictor = ladder.refit(chosen.chosen.step)
+    ladder.bench.remember_speed()
+    predictor.save(folder, labels=rows.labels, temperature=chosen.chosen.temperature)
+    card = folders.write_card(folder, recipe=recipe, rows=rows, bench=ladder.bench, chosen=chosen.chosen)
+    saved = model.load(folder, device=recipe.device)
+    if rows.test is not None and rows.test_targets is not None:
+        found = outcome.on_test(saved, rows.test.inputs, rows.test_targets, rows.test.targets or [], rows.test.rows)
+    else:
+        found = outcome.out_of_fold(chosen.chosen, rows)
+    report = _report(recipe, rows, ladder, chosen, found, saved, command, space.out)
+    plan = {"rungs": [step.record() for step in steps], "keep_point": ladder.kept_point}
+    folders.write_report(folder, card=card, recipe=recipe, plan=plan, report=report)
+    return report
+
+
+def _report(recipe: Recipe, rows: Dataset, ladder: Ladder, chosen: Choice, found: Any, saved: Model, command: str, out: Path) -> Report:
+    from warmstart.engine import dataset, device, folders, outcome, review
+
+    bench = ladder.bench
+    with_body = any(rung.score is not None and rung.strategy == "linear_probe" for rung in chosen.rungs)
+    curve, advice = review.learning_curve(bench, ladder.splits[0]) if with_body else ([], "")
+    names = [
+        " | ".join(n) if isinstance(n, list) else n for n in rows.task.decode(dataset.certain(rows.targets, len(rows.labels)), rows.labels)
+    ]
+    return Report(
+        verb="adapt",
+        model=str(out),
+        task=rows.task.name,
+        backbone=recipe.backbone if chosen.chosen.step.strategy.serve_cost >= 1 else "none",
+        strategy=chosen.chosen.step.label,
+        main_metric=rows.task.main_metric,
+        measured_on=found.name,
+        metrics=outcome.measure(found, saved, recipe.seed),
+        data=dataset.summary(rows, bench if with_body else None),
+        budget_seconds=recipe.budget,
+        ladder=chosen.rungs,
+        comparisons=chosen.comparisons,
+        verdict=chosen.verdict,
+        learning_curve=curve,
+        learning_curve_sentence=advice,
+        **outcome.drawings(found, rows.labels),
+        errors=outcome.errors(found, saved, bench if with_body else None, names),
+        environment=device.environment(bench.device, bench.precision),
+        command=command,
+        seed=recipe.seed,
+        warnings=[*rows.warnings, *folders.notes(bench)],
+        seconds=ladder.clock.elapsed(),
+        peak_bytes=device.peak_bytes(),
+    )

@@ -1,0 +1,275 @@
+"""The contract checks that every part must pass. Public: a plug-in's test is ``check_part("strategies", "mine")``.
+
+Each check raises AssertionError with a sentence that says what the contract wants.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from warmstart.core import registry
+from warmstart.core.protocols import BackboneSource, Input, Modality, Strategy, Task
+from warmstart.core.report import Metric
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from warmstart.engine.workbench import Workbench
+
+FRAMEWORKS = ("torch", "transformers", "peft", "sklearn", "pyarrow", "pandas", "matplotlib")
+LIGHT_FAMILIES = ("backbones", "strategies")
+"""Families whose parts are imported before anything is known to be needed, so importing one must load no framework."""
+
+PROTOCOLS: dict[str, type] = {"backbones": BackboneSource, "modalities": Modality, "strategies": Strategy, "tasks": Task}
+
+WORDS: dict[str, list[str]] = {
+    "cards": ["card", "chip", "pin", "visa", "swipe", "plastic", "reader", "stolen"],
+    "loans": ["loan", "interest", "mortgage", "rate", "debt", "borrow", "house", "years"],
+    "travel": ["flight", "hotel", "abroad", "currency", "airport", "trip", "luggage", "visit"],
+}
+NOISE = ["the", "a", "my", "is", "please", "help", "with", "about", "today", "was", "not", "very", "this", "bank", "why", "how", "it"]
+LABELS = tuple(WORDS)
+RAW_LABELS: tuple[list[Any], ...] = (["b", "a", "c", "a", "b"], [["b"], ["a", "b"], [], ["c"], ["a"]])
+"""Raw label values, of which a task must take one kind."""
+
+
+def check_part(family: str, name: str) -> None:
+    """Everything that can be checked of a part by its name alone: what all parts have in common, then what its family asks."""
+    own: dict[str, Callable[[str], None]] = {
+        "backbones": check_backbone_source,
+        "modalities": check_modality,
+        "strategies": check_strategy,
+        "tasks": check_task,
+    }
+    _check_form(family, name)
+    if family in own:
+        own[family](name)
+
+
+def check_strategy(name: str) -> None:
+    """Plans within its time, fits to the same bits twice, leaves the backbone alone, and is what was saved when it is loaded."""
+    import numpy as np
+    import torch
+
+    from warmstart.engine.clock import Pace
+    from warmstart.engine.job import Job
+
+    part, load = registry.create("strategies", name), registry.module("strategies", name).load
+    _require(0 <= part.serve_cost <= 1 and part.worth >= 0, "serve_cost is between 0 and 1, worth is 0 or more")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        bench = tiny_bench(folder)
+        train, held = np.arange(72), np.arange(72, 96)
+        before = [p.detach().clone() for p in bench.backbone.model.parameters()]
+        plan = part.plan(bench, train=train, held=held, seconds=math.inf)
+        _require(plan is not None and not plan.shortened, "with all the time there is the plan is not shortened")
+        _require(json.loads(json.dumps(plan.settings)) == plan.settings, "settings are plain JSON values")
+        none = part.plan(bench, train=train, held=held, seconds=-1.0)
+        _require(none is None or none.seconds == 0, "there is no plan where there is no time")
+
+        def fit(rows: Any) -> Any:
+            return part.fit(bench, train, rows, Job("fold0", plan.settings, 0, Pace(math.inf), folder / "job"))
+
+        fitted, again, nobody = fit(held), fit(held), fit(held[:0])
+        logits = fitted.held_logits
+        _require(logits.shape == (len(held), bench.n_classes) and logits.dtype == np.float32, "held_logits is (M, C) in float32")
+        _require(bool(np.isfinite(logits).all()), "held_logits are finite")
+        _require(np.array_equal(logits, again.held_logits), "the settings and the seed decide every bit")
+        _require(nobody.held_logits.shape == (0, bench.n_classes), "without held rows held_logits is (0, C)")
+        same = all(torch.equal(a, b) for a, b in zip(before, bench.backbone.model.parameters(), strict=True))
+        _require(same, "a fit works on a copy: the backbone stays as it was")
+        values = [bench.inputs[int(i)] for i in held]
+        predicted = fitted.predictor.logits(values)
+        _require(np.allclose(predicted, logits, atol=1e-4), "the predictor predicts what fit says of the held rows")
+        how = {"modality": bench.modality, "device": bench.device, "precision": bench.precision, "max_length": bench.max_length}
+        for temperature in (1.0, 2.0):
+            place = folder / f"saved-{temperature}"
+            fitted.predictor.save(place, labels=bench.labels, temperature=temperature)
+            loaded = load(place, **how).logits(values)
+            if temperature == 1.0:
+                _require(np.array_equal(loaded, predicted), "what is saved and loaded predicts the same bits")
+            _require(np.allclose(loaded, predicted / temperature, atol=1e-4), "save divides the logits by the temperature")
+
+
+def check_modality(name: str, *, values: Sequence[Input] = (), backbone: Path | None = None) -> None:
+    """Tells inputs apart, collates them, and its features are the same when saved and loaded. ``values``: at least three usable inputs."""
+    import numpy as np
+
+    values = values or [(row["text"],) for row in rows(12)]
+    part: Modality = registry.create("modalities", name)
+    _require(len(part.roles) > 0 and len(set(part.roles)) == len(part.roles), "roles are distinct names")
+    _require(all(part.check(value) is None for value in values), "check finds nothing wrong with usable inputs")
+    _require(isinstance(part.check((None,)), str), "check says why a missing input cannot be used")
+    contents = [part.content(value) for value in values]
+    _require(contents == [part.content(tuple(value)) for value in values], "equal inputs have equal content")
+    _require(len(set(contents)) == len({repr(value) for value in values}), "different inputs have different content")
+    _require(all(isinstance(part.show(value), str) for value in values), "show gives text")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        featurizer = part.featurizer({})
+        fitted = _dense(featurizer.fit(values))
+        _require(fitted.shape[0] == len(values), "a featurizer gives one row an input")
+        _require(np.array_equal(_dense(featurizer.transform(values)), fitted), "transform agrees with fit")
+        featurizer.save(folder / "features")
+        again = part.load_featurizer(folder / "features")
+        _require(np.array_equal(_dense(again.transform(values)), fitted), "a featurizer saved and loaded gives the same features")
+        encoder = part.encoder(backbone if backbone is not None else tiny_backbone(folder / "body"), 32)
+        encoded = encoder.encode(values)
+        batch = encoder.collate(encoded)
+        lengths = [max(len(array) for array in example.values()) for example in encoded]
+        _require(max(lengths) <= encoder.max_length <= 32, "no example is longer than max_length")
+        _require(batch["attention_mask"].sum(1).tolist() == lengths, "attention_mask is 1 for what is real")
+        encoder.save(folder / "encoder")
+        twin = part.encoder(folder / "encoder", 32)
+        _require(twin.fingerprint == encoder.fingerprint, "an encoder saved and loaded has the same fingerprint")
+
+
+def check_task(name: str) -> None:
+    """Labels survive being encoded and decoded, and the main metric is the mean of the scores of single rows."""
+    import numpy as np
+    import torch
+
+    part: Task = registry.create("tasks", name)
+    raw = next((values for values in RAW_LABELS if part.matches(values)), None)
+    if raw is None:
+        raise AssertionError(f"{name} matches none of the kinds of labels that are known here")
+    _require(
+        all(part.check(value) is None for value in raw) and isinstance(part.check(None), str), "check tells usable from missing labels"
+    )
+    labels = part.labels(raw)
+    _require(labels == tuple(sorted(set(labels))) and len(labels) == 3, "labels are distinct and sorted")
+    targets = part.encode(raw, labels)
+    certain = targets.astype(float) if part.link == "sigmoid" else np.eye(len(labels))[targets]
+    _require(part.decode(certain, labels) == raw, "what is encoded is decoded again")
+    _require(not part.unknown(raw, labels) and sum(part.unknown(raw, labels[:2]).values()) == 1, "unknown counts labels that are not known")
+    logits = torch.randn(len(raw), len(labels), generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = part.loss(logits, torch.from_numpy(targets), 0.1)
+    loss.backward()  # type: ignore[no-untyped-call]
+    _require(loss.dim() == 0 and logits.grad is not None and bool(logits.grad.abs().sum() > 0), "the loss is a number with a gradient")
+    probabilities = part.probabilities(logits.detach().numpy())
+    _require(bool((probabilities >= 0).all() and (probabilities <= 1).all()), "probabilities are between 0 and 1")
+    _require(part.link == "sigmoid" or np.allclose(probabilities.sum(1), 1), "of a softmax they sum to 1")
+    metrics = part.metrics(probabilities, targets, seed=0)
+    for metric in metrics.values():
+        _require(isinstance(metric, Metric) and metric.low <= metric.value <= metric.high, "a metric lies within its interval")
+    main = float(part.scores(probabilities, targets).mean())
+    _require(math.isclose(metrics[part.main_metric].value, main, abs_tol=1e-9), "the main metric is the mean of the scores")
+
+
+def check_backbone_source(name: str) -> None:
+    """Takes no name that is not its own, and what it offers lies there in a safe format."""
+    part: BackboneSource = registry.create("backbones", name)
+    _require(part.find("surely no name of a backbone?") is None, "find gives None for what is another source's")
+    for known, folder in part.known().items():
+        if folder is not None:
+            _require(part.find(known) == folder, "find gives the folder that known names")
+            _require((folder / "config.json").is_file() and any(folder.glob("*.safetensors")), "a body is config.json and *.safetensors")
+
+
+def tiny_backbone(folder: Path, *, positions: int = 64) -> Path:
+    """Write a BERT of three blocks with seeded random weights, and a WordPiece tokenizer that knows ``WORDS`` and ``NOISE``."""
+    import torch
+    import transformers
+
+    from warmstart.engine import store
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *NOISE, *(word for words in WORDS.values() for word in words)]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    transformers.BertTokenizer.from_pretrained(str(folder)).save_pretrained(str(folder))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = transformers.BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=48,
+            max_position_embeddings=positions,
+            initializer_range=0.2,
+        )
+        store.quiet_transformers()
+        store.save_transformers(transformers.BertModel(config).eval(), folder)
+    return folder
+
+
+def tiny_bench(folder: Path) -> Workbench:
+    """A workbench of 96 rows of three classes over ``tiny_backbone``, all of it in ``folder``, in float32 on the CPU."""
+    import numpy as np
+    import torch
+
+    from warmstart.engine import activations, workbench
+
+    table, task = rows(96), registry.create("tasks", "classification")
+    return workbench.Workbench(
+        inputs=[(row["text"],) for row in table],
+        targets=task.encode([row["label"] for row in table], LABELS),
+        labels=LABELS,
+        task=task,
+        modality=registry.create("modalities", "text"),
+        backbone_name=str(tiny_backbone(folder / "backbone")),
+        device=torch.device("cpu"),
+        precision=torch.float32,
+        max_length=64,
+        seed=0,
+        store=activations.Store(folder / "store"),
+        hint_rows=np.arange(72),
+    )
+
+
+def rows(n: int, *, seed: int = 0, labels: Sequence[str] = LABELS, wrong: float = 0.03) -> list[dict[str, str]]:
+    """``n`` rows of a text and its label, the classes in turn; a share ``wrong`` of the labels is drawn at random."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    found = []
+    for i in range(n):
+        label = labels[i % len(labels)]
+        shown = str(random.choice(labels)) if random.random() < wrong else label
+        found.append({"text": sentence([label], random), "label": shown})
+    return found
+
+
+def sentence(labels: Iterable[str], random: np.random.Generator) -> str:
+    """Noise words, and one or two words of every label."""
+    words = list(random.choice(NOISE, int(random.integers(2, 9))))
+    for name in labels:
+        words += list(random.choice(WORDS[name], int(random.integers(1, 3))))
+    return " ".join(random.permutation(words))
+
+
+def _check_form(family: str, name: str) -> None:
+    known = registry.parts(family)[name]
+    _require(0 < len(known.help) <= 160, "the module begins with one line that says what the part is")
+    for option in known.options:
+        _require(bool(option.help) and bool(option.default), f"option {option.name} has a default, and below it a string that explains it")
+    if family in LIGHT_FAMILIES:
+        program = f"import sys, {known.module}; print(*set({FRAMEWORKS!r}) & sys.modules.keys())"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        _require(done.stdout.strip() == "" and done.returncode == 0, f"importing the part imports no framework: {done.stdout}{done.stderr}")
+    module = registry.module(family, name)
+    options: Any = module.Options()
+    frozen = dataclasses.is_dataclass(options) and getattr(options, "__dataclass_params__").frozen  # noqa: B009 - unknown to types
+    _require(frozen, "Options is a frozen dataclass")
+    _require([f.name for f in dataclasses.fields(options)] == [o.name for o in known.options], "Options has only plain fields")
+    part = registry.create(family, name, options={o.name: str(getattr(options, o.name)) for o in known.options})
+    _require(part.name == name, "the part's name is that of its file")
+    if family in PROTOCOLS:
+        _require(isinstance(part, PROTOCOLS[family]), f"Part obeys core.protocols.{PROTOCOLS[family].__name__}")
+
+
+def _dense(features: Any) -> Any:
+    return features.toarray() if hasattr(features, "toarray") else features
+
+
+def _require(holds: bool, contract: str) -> None:
+    if not holds:
+        raise AssertionError(f"the contract wants: {contract}")

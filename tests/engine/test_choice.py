@@ -1,0 +1,145 @@
+"""Which rung is kept: the best, or one that is cheaper to serve where a comparison that could tell does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from warmstart.core import registry
+from warmstart.engine import choice, ladder
+from warmstart.engine.clock import Clock
+from warmstart.engine.workbench import Workbench
+from warmstart.testing import tiny_bench
+
+N = 96
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    return tiny_bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(autouse=True)
+def many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 96 rows of the bench stand for many, but where a test says otherwise."""
+    monkeypatch.setattr(choice, "FEW_ROWS", 0)
+
+
+def step(bench: Workbench, name: str, right: Sequence[int], *, sure: float = 3.0, repeats: int = 1, label: str = "") -> ladder.Step:
+    """A rung that predicts these of the held rows rightly, ``repeats`` times over, with logits of this size."""
+    logits = np.zeros((N * repeats, 3), np.float32)
+    for i in range(N * repeats):
+        truth = bench.targets[i % N]
+        logits[i, truth if i % N in set(right) else (truth + 1) % 3] = sure
+    found = ladder.Step(label or name, registry.create("strategies", name), folds=repeats, logits=logits, seconds=1.0, trainable=10)
+    found.predicted = 2.0
+    return found
+
+
+def choose(bench: Workbench, steps: Sequence[ladder.Step], *, prefer: str = "best", eligible: Sequence[str] = ()) -> choice.Choice:
+    splits = [(np.arange(0), np.arange(N))] * max((s.folds for s in steps), default=1)
+    climbed = ladder.Ladder(bench=bench, splits=splits, clock=Clock(None), folder=Path("unused"))
+    return choice.choose(climbed, steps, prefer=prefer, eligible=eligible or [s.label for s in steps])
+
+
+def first(n: int) -> range:
+    return range(n)
+
+
+def test_the_best_is_chosen_where_it_can_be_told_apart(bench: Workbench) -> None:
+    found = choose(bench, [step(bench, "classic", first(50)), step(bench, "linear_probe", first(70)), step(bench, "full", first(90))])
+    assert found.chosen.step.label == "full"
+    assert [rung.chosen for rung in found.rungs] == [False, False, True]
+    assert [(c.a, c.b) for c in found.comparisons] == [("full", "classic"), ("full", "linear_probe")]
+    assert found.comparisons[0].difference == pytest.approx(40 / 96)
+    assert found.verdict[0].startswith("Pre-training helped")
+    assert "full was needed" in found.verdict[1]
+    assert found.rungs[2].seconds_predicted == 2.0
+
+
+def test_cheaper_to_serve_where_a_telling_comparison_cannot_tell(bench: Workbench) -> None:
+    """Right on the same rows; the dearer rung is only surer of it."""
+    steps = [step(bench, "classic", first(90), sure=2.0), step(bench, "full", first(90), sure=3.0)]
+    found = choose(bench, steps)
+    assert found.chosen.step.label == "classic"
+    assert "Pre-training was not needed" in found.verdict[0]
+    assert "but it is cheaper to serve" in " ".join(found.verdict) or "full" not in found.verdict[-1]
+
+
+def test_a_comparison_without_power_changes_nothing(bench: Workbench) -> None:
+    """The rungs differ on forty rows of 96, so their true scores may well be ten points apart."""
+    found = choose(bench, [step(bench, "classic", range(20, 70)), step(bench, "full", first(55))])
+    compared = found.comparisons[0]
+    assert compared.low <= 0 < choice.TELLING < compared.high
+    assert found.chosen.step.label == "full"
+    assert found.verdict[0].startswith("Whether pre-training helped cannot be told")
+
+
+def test_rungs_that_cost_the_same_to_serve_are_never_swapped(bench: Workbench) -> None:
+    found = choose(bench, [step(bench, "linear_probe", first(90)), step(bench, "full", first(91))])
+    assert found.chosen.step.label == "full"
+    assert "linear_probe might have been enough" in " ".join(found.verdict)
+
+
+def test_prefer_cheapest_takes_the_first_within_one_standard_error(bench: Workbench) -> None:
+    steps = [step(bench, name, first(n)) for name, n in (("classic", 60), ("linear_probe", 78), ("tail", 80), ("full", 81))]
+    found = choose(bench, steps, prefer="cheapest")
+    assert found.chosen.step.label == "linear_probe"  # one standard error of 81 of 96 is 3.6 rows
+    assert choose(bench, steps).chosen.step.label == "full"
+    assert "The cheapest rung within one standard error of the best is linear_probe." in choose(bench, steps).verdict
+
+
+def test_with_very_few_rows_the_prior_decides_unless_it_is_measurably_wrong(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "FEW_ROWS", 200)
+    close = [step(bench, "classic", first(62)), step(bench, "linear_probe", first(61)), step(bench, "tail", first(60))]
+    assert choose(bench, close).chosen.step.label == "tail"
+    assert choose(bench, close[:2]).chosen.step.label == "linear_probe"
+    assert choose(bench, close, eligible=["classic"]).chosen.step.label == "classic"
+    wrong = [step(bench, "classic", first(90)), step(bench, "tail", first(40))]
+    assert choose(bench, wrong).chosen.step.label == "classic"
+
+
+def test_ties_go_to_the_lower_log_loss(bench: Workbench) -> None:
+    steps = [step(bench, "tail", first(80), sure=9.0), step(bench, "full", first(80), sure=0.5)]
+    losses = {
+        s.step.label: s.loss
+        for s in (choice.score(ladder.Ladder(bench, [(np.arange(0), np.arange(N))], Clock(None), Path("x")), s) for s in steps)
+    }
+    best = min(losses, key=losses.__getitem__)
+    assert choose(bench, steps).chosen.step.label == best
+    assert choose(bench, steps[::-1]).chosen.step.label == best
+
+
+def test_only_what_is_eligible_is_chosen_and_what_was_passed_over_is_shown(bench: Workbench) -> None:
+    passed = ladder.Step("lora", registry.create("strategies", "lora"), note="does not fit into the 3 s left")
+    found = choose(bench, [step(bench, "classic", first(90)), step(bench, "tail", first(60)), passed], eligible=["tail", "lora"])
+    assert found.chosen.step.label == "tail"
+    assert found.rungs[2].score is None
+    assert found.rungs[2].note == "does not fit into the 3 s left"
+    assert found.verdict[0].startswith("Pre-training hurt")
+
+
+def test_rungs_with_fewer_folds_are_compared_on_the_rows_that_both_have(bench: Workbench) -> None:
+    """The same rows held twice are no more evidence than held once."""
+    once = choose(bench, [step(bench, "classic", first(60)), step(bench, "full", first(70))])
+    twice = choose(bench, [step(bench, "classic", first(60), repeats=2), step(bench, "full", first(70), repeats=2)])
+    mixed = choose(bench, [step(bench, "classic", first(60), repeats=2), step(bench, "full", first(70))])
+    assert mixed.comparisons[0].n == N
+    for other in (twice, mixed):
+        compared = other.comparisons[0]
+        assert compared.difference == pytest.approx(once.comparisons[0].difference)
+        assert compared.low == pytest.approx(once.comparisons[0].low, abs=0.02)
+    assert [rung.examples for rung in mixed.rungs] == [2 * N, N]
+
+
+def test_the_choice_looks_at_no_clock(bench: Workbench) -> None:
+    """Two tails are told apart by what moves, so that a recipe run again chooses the same."""
+    short, long = step(bench, "tail", first(80), label="tail (1 blocks)"), step(bench, "tail", first(80), label="tail (2 blocks)")
+    long.trainable = 20
+    for seconds in (0.1, 9.0):
+        short.seconds = seconds
+        assert choose(bench, [short, long], prefer="cheapest").chosen is not None
+        assert choose(bench, [short, long], prefer="cheapest").chosen.step.label == "tail (1 blocks)"

@@ -1,0 +1,63 @@
+"""Budgets, and how a training run keeps to its share."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+
+from warmstart.engine.clock import Clock, Pace
+
+
+def test_what_earlier_attempts_spent_counts() -> None:
+    clock = Clock(10.0, spent_before=4.0)
+    assert 4.0 <= clock.elapsed() < 5.0
+    assert clock.remaining() == pytest.approx(10.0 - clock.elapsed(), abs=0.1)
+    assert Clock(None).remaining() == math.inf
+
+
+def run(pace: Pace, total: int, seconds: float, start: int = 0) -> int:
+    """Steps that a run of ``total`` steps takes, each of these seconds."""
+    pace.start(start)
+    step = start
+    while step < (total := pace.total(step, total)):
+        time.sleep(seconds)
+        step += 1
+    return step
+
+
+def test_a_run_with_time_enough_is_left_alone() -> None:
+    pace = Pace(30.0)
+    assert run(pace, 50, 0.001) == 50
+    assert run(Pace(math.inf), 20, 0.0) == 20
+    assert pace.replans == []
+
+
+def test_a_slow_run_is_shortened_to_its_seconds() -> None:
+    pace, began = Pace(0.3), time.perf_counter()
+    steps = run(pace, 1000, 0.01)
+    assert 5 <= steps <= 30
+    assert time.perf_counter() - began < 0.45
+    assert pace.replans[-1][1] == steps
+    assert all(at <= new for at, new in pace.replans)
+
+
+def test_what_came_before_training_takes_its_share() -> None:
+    pace = Pace(0.3)
+    time.sleep(0.2)
+    began = time.perf_counter()
+    run(pace, 1000, 0.01)
+    assert time.perf_counter() - began < 0.22
+
+
+def test_what_is_usable_as_it_is_may_be_left_so() -> None:
+    pace = Pace(0.0, may_skip=True)
+    assert run(pace, 50, 0.0) == 0
+    assert run(Pace(0.0, pace.replans, follow=True), 50, 0.0) == 0
+
+
+def test_a_recorded_plan_is_followed_without_a_clock() -> None:
+    pace = Pace(0.0, [(3, 20), (11, 14)], follow=True)
+    assert run(pace, 100, 0.0) == 14
+    assert pace.replans == [(3, 20), (11, 14)]

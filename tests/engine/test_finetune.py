@@ -1,0 +1,118 @@
+"""The common course of the rungs that move the body: its plans, and what moves."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from warmstart.core import registry
+from warmstart.core.errors import CutRefused
+from warmstart.engine import finetune
+from warmstart.engine.clock import Pace
+from warmstart.engine.job import Fitted, Job
+from warmstart.engine.predictor import NetworkPredictor
+from warmstart.engine.workbench import Workbench
+from warmstart.testing import tiny_bench
+
+TRAIN, HELD = np.arange(72), np.arange(72, 96)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    return tiny_bench(tmp_path_factory.mktemp("bench"))
+
+
+def part(name: str, **options: Any) -> Any:
+    return registry.create("strategies", name, options=options)
+
+
+def fit(bench: Workbench, name: str, **options: Any) -> Fitted:
+    strategy = part(name, **options)
+    plan = strategy.plan(bench, train=TRAIN, held=HELD, seconds=math.inf)
+    fitted: Fitted = strategy.fit(bench, TRAIN, HELD, Job("fold0", plan.settings, 0, Pace(math.inf)))
+    return fitted
+
+
+def moved(bench: Workbench, fitted: Fitted) -> set[str]:
+    """Names of the body's parameters that are no longer those of the backbone."""
+    assert isinstance(fitted.predictor, NetworkPredictor)
+    body = fitted.predictor.network.body
+    plain = body if fitted.predictor.network.head is not None else getattr(body, str(body.base_model_prefix))
+    before = dict(bench.backbone.model.named_parameters())
+    return {name for name, p in plain.named_parameters() if not torch.equal(p, before[name])}
+
+
+@pytest.mark.parametrize("head", ["pooled", "native"])
+def test_what_moves(head: str, bench: Workbench) -> None:
+    options = {"head": head, "epochs": 2, "contrastive": 2}
+    blocks = {name.split(".")[2] for name in moved(bench, fit(bench, "tail", blocks=2, **options)) if name.startswith("encoder")}
+    assert blocks == {"1", "2"}
+    assert not any(name.startswith("embeddings") for name in moved(bench, fit(bench, "tail", blocks=3, **options)))
+    full = moved(bench, fit(bench, "full", **options))
+    assert any(name.startswith("embeddings") for name in full)
+    assert {name.split(".")[2] for name in full if name.startswith("encoder")} == {"0", "1", "2"}
+    lora = moved(bench, fit(bench, "lora", **options))
+    assert lora
+    assert all(name.startswith("encoder") and name.endswith("weight") and "LayerNorm" not in name for name in lora)
+
+
+def test_lora_leaves_an_ordinary_body_and_counts_what_moved(bench: Workbench) -> None:
+    fitted = fit(bench, "lora", rank=4, epochs=1, contrastive=0)
+    assert isinstance(fitted.predictor, NetworkPredictor)
+    body = fitted.predictor.network.body
+    assert body.state_dict().keys() == bench.backbone.model.state_dict().keys()
+    assert not hasattr(body, "peft_config")
+    adapters = 3 * 4 * (4 * (32 + 32) + 2 * (32 + 48))  # blocks, rank, four square matrices and two of the MLP
+    head = fitted.predictor.network.head
+    assert head is not None
+    assert fitted.trainable == adapters + head.weight.numel() + head.bias.numel()
+
+
+def test_a_plan_shrinks_with_the_time_and_ends(bench: Workbench) -> None:
+    strategy = part("full", epochs=8, contrastive=0)
+
+    def plan(seconds: float) -> Any:
+        return strategy.plan(bench, train=TRAIN, held=HELD, seconds=seconds)
+
+    whole = plan(math.inf)
+    assert (whole.settings["epochs"], whole.shortened) == (8, False)
+    assert not plan(whole.seconds + 0.01).shortened
+    fixed = whole.seconds - 8 * (
+        epoch := (whole.seconds - plan(whole.seconds * 0.9).seconds) / (8 - plan(whole.seconds * 0.9).settings["epochs"])
+    )
+    half = plan(fixed + 4 * epoch)
+    assert half.shortened
+    assert half.settings["epochs"] == pytest.approx(4, abs=0.1)
+    assert half.seconds <= fixed + 4.1 * epoch
+    assert plan(fixed + 0.9 * finetune.LEAST_EPOCHS * epoch) is None
+    assert plan(0.0) is None
+
+
+def test_a_tail_that_starts_later_is_predicted_to_cost_less(bench: Workbench) -> None:
+    bench.pooled(np.arange(96))
+    seconds = [part("tail", blocks=b, contrastive=0).plan(bench, train=TRAIN, held=HELD, seconds=math.inf).seconds for b in (1, 2, 3)]
+    assert seconds[0] < seconds[1]
+
+
+def test_a_body_without_a_trunk_is_refused_by_name(bench: Workbench, tmp_path: Path) -> None:
+    other = tiny_bench(tmp_path)
+    other.backbone.trunk = None
+    with pytest.raises(CutRefused, match="no list of blocks"):
+        part("tail").plan(other, train=TRAIN, held=HELD, seconds=math.inf)
+
+
+def test_the_contrastive_phase_is_for_few_rows_of_one_label(bench: Workbench) -> None:
+    for n, steps in ((50, finetune.CONTRASTIVE_STEPS), (5000, 0)):
+        assert finetune.course(bench, part("full").options, point=0, n_train=n).contrastive == steps
+    assert finetune.course(bench, part("full", head="native").options, point=0, n_train=50).contrastive == 0
+    assert finetune.course(bench, part("full", contrastive=7).options, point=0, n_train=5000).contrastive == 7
+
+
+def test_more_rows_fewer_passes() -> None:
+    assert [finetune.epochs_for(n, after_contrast=False) for n in (10, 1920, 1_000_000)] == [8, 5, 3]
+    assert [finetune.epochs_for(n, after_contrast=True) for n in (100, 1920)] == [0, 5]
