@@ -15,8 +15,9 @@ from warmstart.core.report import Metric
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from warmstart.engine import learner
     from warmstart.engine.job import Fitted, Job, Plan
     from warmstart.engine.workbench import Workbench
 
@@ -201,4 +202,87 @@ class Strategy(Protocol):
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
         """Learn from the rows ``train`` of the bench and predict the rows ``held`` (which may be empty)."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """How a body learns from unlabelled or labelled data before the task."""
+
+    name: str
+    modalities: tuple[str, ...]
+    """What it can learn from; the first is the default."""
+
+    def prepare(self, setting: learner.Setting) -> Learner:
+        """Read the data, decide what the size or the budget asks for, and build what is trained.
+
+        Raises:
+            InputError: The data or an option is wrong.
+            BudgetTooSmall: Nothing useful fits into the time.
+        """
+        ...
+
+
+class Learner(Protocol):
+    """A body, its data and its loss, as the one training loop of the engine drives them.
+
+    Everything random follows from ``(seed, phase, step)``: the loop seeds torch before ``learn``, and ``batch`` must depend on nothing
+    else. So a resumed run needs only parameters, optimiser state and the number of the step to go on to the same bits.
+    """
+
+    module: nn.Module
+    """All that is trained, in float32. What a resumed run needs (parameters, running statistics, persistent chains) is in its state."""
+    settings: dict[str, Any]
+    """Plain JSON values that decide every bit, with the seed; given back in ``Setting.settings`` they make the same learner."""
+    plan: learner.Plan
+    corpus: learner.Corpus
+    watches: bool
+    """Whether a leap of the loss means that training has gone wrong; a loss that is no mean of independent terms may leap."""
+
+    def phases(self) -> Sequence[learner.Phase]:
+        """The stretches of training, in order; at least one."""
+        ...
+
+    def begin(self, phase: int) -> None:
+        """Called once when a phase begins, never when one is resumed: a place to start parameters from those of earlier phases."""
+        ...
+
+    def groups(self, phase: int) -> Sequence[learner.Group]:
+        """The parameters of ``module`` that this phase moves."""
+        ...
+
+    def batch(self, phase: int, step: int) -> Any:
+        """This process's share of the batch of a step, on the device; together the shares are the same for any number of processes."""
+        ...
+
+    def count(self, batch: Any) -> int:
+        """How many items of the plan's unit are in this share."""
+        ...
+
+    def learn(self, module: nn.Module, phase: int, batch: Any) -> dict[str, Tensor]:
+        """Add the gradients of the batch's loss to the parameters of ``module``; gives ``{"loss": ..., what else is worth a curve}``.
+
+        ``module`` is ``self.module`` or a copy of it in a lower precision. The mean of the gradients over all processes must be the
+        gradient of the whole batch's loss; values are detached scalars.
+        """
+        ...
+
+    def validate(self, module: nn.Module, phase: int) -> dict[str, float]:
+        """Measures on held-out data, at least ``{"loss": ...}``; in evaluation mode and without gradients."""
+        ...
+
+    def finish(self, module: nn.Module) -> dict[str, Metric]:
+        """Measures at the end, each with a 95 % interval, at least ``validation_loss``."""
+        ...
+
+    def pictures(self, module: nn.Module) -> Sequence[learner.Picture]:
+        """What is worth looking at: reconstructions, filters, samples; may be empty."""
+        ...
+
+    def samples(self, module: nn.Module) -> Sequence[str]:
+        """Texts worth reading; may be empty."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the body that ``adapt`` starts from, with its tokenizer or preprocessing, as ``store.load_body`` opens it."""
         ...

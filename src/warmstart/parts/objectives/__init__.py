@@ -1,0 +1,1 @@
+"""How a body learns before there is a task; one file is one objective."""
