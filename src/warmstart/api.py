@@ -86,7 +86,7 @@ def adapt(
     for name, value in (("data", data), ("test", test)):
         if isinstance(value, str | Path):
             given[name] = str(value)
-    base = recipe if isinstance(recipe, Recipe) else recipes.read(Path(recipe)) if recipe is not None else Recipe()
+    base = recipe if isinstance(recipe, Recipe) else recipes.read(Path(recipe), Recipe()) if recipe is not None else Recipe()
     default = Recipe()
     resolved = recipes.with_values(base, {name: value for name, value in given.items() if value != getattr(default, name)})
     from warmstart.stages import adapt as stage

@@ -29,6 +29,7 @@ LOADING = {
     "native": "The head is the architecture's own, so `transformers` makes the same predictions as `warmstart`.",
     "pooled": "The head is warmstart's (pooled states and a linear layer), which `transformers` cannot express: it opens the body alone.",
     "none": "This strategy runs no pre-trained body: only `warmstart` makes its predictions.",
+    "body": "A pre-trained body without a head for any task: `warmstart adapt` starts from it.",
 }
 
 
@@ -66,7 +67,8 @@ def installed() -> dict[str, str]:
 class Card:
     """What a model folder is.
 
-    ``head`` says how the folder loads: ``native`` (transformers' own head), ``pooled`` (ours), ``none`` (no body is run). ``parents``
+    ``head`` says how the folder loads: ``native`` (transformers' own head), ``pooled`` (ours), ``none`` (no body is run), ``body`` (a
+    body alone, from ``pretrain``; ``task`` is then "pretraining" and ``strategy`` the objective). ``parents``
     are the folders or names it was made from; logits were divided by ``temperature``; ``created`` is UTC; ``hashes`` is the SHA-256
     of every other file in the folder.
     """
@@ -79,7 +81,7 @@ class Card:
     columns: dict[str, str]
     backbone: Body
     data: Source
-    head: Literal["native", "pooled", "none"]
+    head: Literal["native", "pooled", "none", "body"]
     temperature: float = 1.0
     parents: tuple[str, ...] = ()
     metrics: dict[str, Metric] = field(default_factory=dict)
@@ -193,6 +195,46 @@ Made with `warmstart {card.verb}`. It tells {len(card.labels)} labels apart: {la
 
 The numbers hold for rows like those they were measured on. A label that was not among the training rows is never predicted. Probabilities
 were calibrated on held-out rows (temperature {card.temperature:.3g}); on other data check them with `warmstart evaluate`.
+"""
+
+
+def body_readme(card: Card, facts: Mapping[str, str]) -> str:
+    """The ``README.md`` of a pre-trained body: what it learned from, what was measured, how to go on from it."""
+    rows = "\n".join(f"| {name} | {show(metric)} |" for name, metric in card.metrics.items())
+    told = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    body = card.backbone
+    start = f"It went on from `{card.parents[0]}`." if card.parents else "It started from random weights."
+    return f"""---
+license: {json.dumps(body.licence)}
+library_name: warmstart
+tags:
+- warmstart
+- {card.strategy}
+---
+
+# {card.modality.capitalize()} body, pre-trained ({card.strategy})
+
+Made with `warmstart pretrain --objective {card.strategy}`. {start}
+
+{told}
+
+## Measured
+
+| metric | value [95 % interval] |
+|---|---|
+{rows}
+
+`report.html` shows how training went.
+
+## Go on from it
+
+```
+warmstart adapt DATA --backbone path/to/this/folder --out model
+```
+
+## Data
+
+`{Path(card.data.source).name or card.data.source}`. What licence the weights may have depends on these data.
 """
 
 

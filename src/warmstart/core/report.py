@@ -171,6 +171,71 @@ class Report:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class PretrainReport:
+    """Everything one ``pretrain`` measured.
+
+    ``curves`` maps a name ("loss", "validation/loss") to its steps and values. ``items`` says what was read ({"documents": 812}).
+    ``count`` items of ``unit`` were seen in ``training_seconds``. ``pictures`` are titles with the pixels as a PNG data URI. ``events``
+    tells of retreats from a bad step.
+    """
+
+    model: str
+    objective: str
+    modality: str
+    start: str
+    source: str
+    parameters: int
+    steps: int
+    unit: str
+    count: int
+    seconds: float
+    training_seconds: float
+    metrics: dict[str, Metric]
+    items: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+    phases: list[tuple[str, int]] = field(default_factory=list)
+    pictures: list[tuple[str, str]] = field(default_factory=list)
+    samples: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    planned: dict[str, float] = field(default_factory=dict)
+    peak_bytes: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+    seed: int = 0
+    warnings: list[str] = field(default_factory=list)
+    verb: str = "pretrain"
+
+    @property
+    def per_second(self) -> float:
+        """Items of ``unit`` seen in a second of training."""
+        return self.count / self.training_seconds if self.training_seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole report as plain JSON types, pictures left out (``report.json``)."""
+        return {**dataclasses.asdict(self), "pictures": [title for title, _ in self.pictures], "per_second": self.per_second}
+
+    def contract(self) -> dict[str, Any]:
+        """The object that ``--json`` prints for ``pretrain``; names are fixed, more may be added."""
+        names = ("model", "objective", "steps", "seconds", "parameters", "metrics", "unit", "count", "per_second", "peak_bytes", "warnings")
+        whole = self.as_dict()
+        return {name: whole[name] for name in (*names, "events", "settings")}
+
+    def as_text(self) -> str:
+        """The report as a person reads it on a terminal."""
+        lines = [
+            f"{self.objective}: {self.parameters:,} parameters, {self.steps:,} steps, {self.count:,} {self.unit}"
+            f" in {self.training_seconds:.0f} s ({self.per_second:,.0f} {self.unit}/s)"
+        ]
+        lines += [f"  {name:<27} {show(m)}" for name, m in self.metrics.items()]
+        lines += [f"  note: {event}" for event in self.events]
+        if self.samples:
+            lines += ["", *(f"  | {line}" for line in self.samples[0].splitlines()[:12])]
+        return "\n".join(lines)
+
+
 def show(metric: Metric) -> str:
     """``0.912 [0.898, 0.925]  n=1821``."""
     return f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]  n={metric.n}"

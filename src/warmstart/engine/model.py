@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from warmstart.core import registry
 from warmstart.core.card import Card
-from warmstart.core.errors import ColumnNotFound, DataError
+from warmstart.core.errors import ColumnNotFound, DataError, NotAModel
 from warmstart.core.protocols import Input, Modality, Predictor, Task
 from warmstart.engine import device as devices
 from warmstart.engine.examples import Examples, read_examples
@@ -121,6 +121,9 @@ def load(folder: Path, *, device: str = "auto", precision: str = "auto") -> Mode
     import json
 
     card = Card.read(folder)
+    if card.head == "body":
+        do = f"adapt it first: warmstart adapt DATA --backbone {folder} --out MODEL"
+        raise NotAModel(f"{folder} is a pre-trained body ({card.strategy}), which predicts no labels", "a folder that adapt wrote", do)
     card.verify(folder)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     where = devices.resolve(device)
