@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from warmstart.core import recipe as recipes
-from warmstart.core.recipe import Recipe
+from warmstart.core.recipe import PretrainRecipe, Recipe
+from warmstart.core.report import PretrainReport
 
 if TYPE_CHECKING:
     from warmstart.engine.model import Model
@@ -94,6 +95,79 @@ def adapt(
     frames = {name: value for name, value in (("data", data), ("test", test)) if not isinstance(value, str | Path)}
     stage.run(resolved, **frames, out=Path(out), force=force, quiet=quiet, command="warmstart.adapt(...)")
     return load(out, device=device, precision=precision)
+
+
+def pretrain(
+    data: Any,
+    *,
+    out: str | Path,
+    objective: str = "",
+    validation: Any = None,
+    modality: str = "auto",
+    column: Mapping[str, str] | None = None,
+    skip_bad: bool = False,
+    start: str | Path | None = None,
+    size: Literal["tiny", "small", "base"] | None = None,
+    budget: str | float | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    device: str = "auto",
+    seed: int = 0,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    recipe: str | Path | PretrainRecipe | None = None,
+    force: bool = False,
+    quiet: bool = True,
+) -> PretrainReport | None:
+    """Train a body on data, with or without labels; ``adapt(..., backbone=out)`` then starts from it.
+
+    Args:
+        data: Text, a table, or a folder, as the objective asks for; or an object that it takes.
+        out: Folder to write.
+        objective: How to learn: ``bert``, ``gpt``, ``autoencoder``, ... (``warmstart parts objectives``).
+        validation: Data to validate on; without it a part of ``data`` is set aside.
+        modality: Kind of input; ``auto`` tells from the objective and the data.
+        column: Which column plays which role.
+        skip_bad: Leave out what cannot be used, and count it.
+        start: Body to go on from: a name, a folder, or a hub id.
+        size: How large a body.
+        budget: Time for the whole run: seconds, or text such as ``"10m"``.
+        precision: Number type that is computed in.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        seed: Seed of every random choice.
+        options: Options of the chosen parts by family, ``{"objective": {"steps": 300}}``.
+        recipe: A recipe, or its file; arguments that differ from their defaults change it.
+        force: Overwrite ``out``.
+        quiet: Print no plan and no progress.
+
+    Returns:
+        What was measured; None in a process that ``torchrun`` started beside the first.
+
+    Raises:
+        InputError: What was given is wrong; says what to do.
+        RunError: The run failed; the same call resumes it.
+    """
+    given = {
+        "objective": objective,
+        "modality": modality,
+        "column": dict(column or {}),
+        "skip_bad": skip_bad,
+        "start": None if start is None else str(start),
+        "size": size,
+        "budget": budget,
+        "precision": precision,
+        "device": device,
+        "seed": seed,
+        "options": {family: dict(chosen) for family, chosen in (options or {}).items()},
+    }
+    for name, value in (("data", data), ("validation", validation)):
+        if isinstance(value, str | Path):
+            given[name] = str(value)
+    default = PretrainRecipe()
+    base = recipe if isinstance(recipe, PretrainRecipe) else recipes.read(Path(recipe), default) if recipe is not None else default
+    resolved = recipes.with_values(base, {name: value for name, value in given.items() if value != getattr(default, name)})
+    from warmstart.stages import pretrain as stage
+
+    objects = {name: value for name, value in (("data", data), ("validation", validation)) if not isinstance(value, str | Path)}
+    return stage.run(resolved, **objects, out=Path(out), force=force, quiet=quiet, command="warmstart.pretrain(...)")
 
 
 def load(folder: str | Path, *, device: str = "auto", precision: Literal["auto", "float32", "bfloat16"] = "auto") -> Model:

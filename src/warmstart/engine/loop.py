@@ -30,10 +30,9 @@ VALIDATIONS, ROWS, CHECKPOINTS = 20, 400, 40
 """How often a phase is validated, adds a row to its curves, and can be resumed from."""
 
 MOST_RETREATS = 6
-FAST, SLOW = 0.8, 0.98
-LEAP, LEAP_SHARE, SETTLED, PATIENCE = 6.0, 0.3, 100, 3
-"""A leap: ``PATIENCE`` times in a row the fast mean of the loss lies more than ``LEAP`` mean deviations and ``LEAP_SHARE`` of itself
-above the slow one, once ``SETTLED`` steps were seen. A single odd batch is none: its gradient was clipped."""
+MEMORY, LEAP, LEAP_SHARE, SETTLED, PATIENCE = 0.98, 6.0, 0.3, 100, 3
+"""A leap: ``PATIENCE`` times in a row the loss lies more than ``LEAP`` mean deviations, and more than ``LEAP_SHARE`` of it, above its
+running mean, once ``SETTLED`` steps were seen. A single odd batch is none: its gradient was clipped."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class How:
 @dataclass
 class State:
     """What a resumed run needs beside tensors. ``step`` counts within the phase, ``done`` over the phases before; ``seconds`` of training;
-    ``scale`` shrinks the learning rate after a retreat; ``fast``, ``slow`` and ``spread`` follow the loss."""
+    ``scale`` shrinks the learning rate after a retreat; ``mean`` and ``spread`` follow the loss, ``alarms`` counts leaps in a row."""
 
     phase: int = 0
     step: int = 0
@@ -68,8 +67,7 @@ class State:
     count: int = 0
     scale: float = 1.0
     retreats: int = 0
-    fast: float = math.nan
-    slow: float = math.nan
+    mean: float = math.nan
     spread: float = 0.0
     alarms: int = 0
     events: list[str] = field(default_factory=list)
@@ -78,15 +76,13 @@ class State:
     def leaps(self, loss: float, step: int) -> bool:
         """Follow the loss; True when it has leapt."""
         if not step:
-            self.fast = self.slow = loss
-            self.spread = 0.0
-        self.fast += (1 - FAST) * (loss - self.fast)
-        above = self.fast - self.slow
-        leapt = step > SETTLED and above > LEAP * self.spread and above > LEAP_SHARE * abs(self.slow)
+            self.mean, self.spread = loss, 0.0
+        above = loss - self.mean
+        leapt = step > SETTLED and above > LEAP * self.spread and above > LEAP_SHARE * abs(self.mean)
         self.alarms = self.alarms + 1 if leapt else 0
         if not leapt:
-            self.slow += (1 - SLOW) * (loss - self.slow)
-            self.spread += (1 - SLOW) * (abs(loss - self.slow) - self.spread)
+            self.mean += (1 - MEMORY) * above
+            self.spread += (1 - MEMORY) * (abs(above) - self.spread)
         return self.alarms >= PATIENCE
 
 
@@ -123,6 +119,8 @@ class _Run:
         self.history = History(how.folder / "history.jsonl", how.folder / "tensorboard" if how.crew.leads else None)
         self.state = State()
         self.optimizers: list[torch.optim.Optimizer] = []
+        self.recent: list[dict[str, float]] = []
+        self.told = (0, 0.0)
         self.working = working_copy(self.module, how.precision)
         if how.device.type == "cuda":
             self.working.compile()  # type: ignore[no-untyped-call]
@@ -173,7 +171,7 @@ class _Run:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return self._retreat(f"the loss is {loss} and the gradient's norm {norm}", bar)
         if self.learner.watches and state.leaps(loss, state.step):
-            return self._retreat(f"the loss leapt to {state.fast:.3g} from {state.slow:.3g}", bar)
+            return self._retreat(f"the loss leapt to {loss:.3g} from {state.mean:.3g}", bar)
         self._descend(phase)
         state.step += 1
         state.count += self.learner.count(batch) * self.how.crew.world
@@ -249,17 +247,20 @@ class _Run:
         """A row of the curves now and then, and the bar."""
         state = self.state
         bar.update()
-        every = max(1, state.total // ROWS)
-        if state.step % every and state.step < state.total:
+        self.recent.append(values)
+        if state.step % max(1, state.total // ROWS) and state.step < state.total:
             return
-        rate = state.count / max(state.seconds, 1e-9)
+        means = {name: sum(v[name] for v in self.recent) / len(self.recent) for name in values}
+        count, seconds = self.told
+        rate = (state.count - count) / max(state.seconds - seconds, 1e-9)
+        self.recent, self.told = [], (state.count, state.seconds)
         lr = max((g["lr"] for optimizer in self.optimizers for g in optimizer.param_groups), default=0.0)
         if self.how.crew.leads:
-            self.history.add(state.phase, state.done + state.step, {**values, "lr": lr, "per_second": rate, "seconds": state.seconds})
+            self.history.add(state.phase, state.done + state.step, {**means, "lr": lr, "per_second": rate, "seconds": state.seconds})
         if not bar.disable:
             _, losses = self.history.curve("loss")
             unit = self.learner.plan.unit
-            bar.set_postfix_str(f"loss {values['loss']:.3f} {sparkline(losses)} {rate:,.0f} {unit}/s", refresh=False)
+            bar.set_postfix_str(f"loss {means['loss']:.3f} {sparkline(losses)} {rate:,.0f} {unit}/s", refresh=False)
 
     def _retreat(self, reason: str, bar: tqdm[Any]) -> None:
         """Back to the last checkpoint, with half the learning rate from there on.
@@ -309,6 +310,7 @@ class _Run:
         numbers["replans"] = {name: [(int(a), int(b)) for a, b in pairs] for name, pairs in numbers["replans"].items()}
         for name, value in numbers.items():  # in place: callers hold on to the state
             setattr(self.state, name, value)
+        self.recent, self.told = [], (self.state.count, self.state.seconds)
         own = {name.removeprefix("module."): value for name, value in found.tensors.items() if name.startswith("module.")}
         self.module.load_state_dict(own)
         self.optimizers = []
