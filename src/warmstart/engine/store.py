@@ -109,8 +109,13 @@ def load_body(folder: Path) -> nn.Module:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What is in ``config.json``; empty where it cannot be read."""
+    return read_object(folder / "config.json")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none that can be read."""
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
