@@ -23,7 +23,8 @@ def adapt(
     task: str = "auto",
     column: Mapping[str, str] | None = None,
     group: str | None = None,
-    backbone: str | Path = "minilm",
+    modality: str = "auto",
+    backbone: str | Path = "auto",
     strategy: str = "auto",
     prefer: Literal["best", "cheapest"] = "best",
     compatible: Literal["any", "transformers"] = "any",
@@ -40,14 +41,15 @@ def adapt(
     """Fit a pre-trained model to labelled rows inside a time budget, and measure what it gained.
 
     Args:
-        data: A path, or a pandas or polars frame, or a Hugging Face ``Dataset``.
+        data: A path, or a pandas or polars frame, a mapping of columns, or a Hugging Face ``Dataset``.
         out: Model folder to write.
         budget: Time for the whole run: seconds, or text such as ``"60s"``, ``"5m"``, ``"1.5h"``.
         test: Test rows, as ``data``; without them a part of ``data`` is set aside.
         task: What is asked; ``auto`` tells from the labels.
         column: Which column plays which role, ``{"text": "review", "label": "stars"}``; the rest is inferred.
         group: Column whose equal values stay on one side of a split.
-        backbone: ``minilm``, a folder, or a hub id.
+        modality: Kind of input; ``auto`` tells from the data.
+        backbone: A folder, or a hub id; ``auto`` is ``minilm`` for text, and none for images.
         strategy: ``auto`` climbs the ladder; a name runs that rung alone.
         prefer: The best score, or the cheapest rung within one standard error of it.
         compatible: ``transformers`` keeps to rungs that ``transformers.pipeline`` can open.
@@ -73,6 +75,7 @@ def adapt(
         "task": task,
         "column": dict(column or {}),
         "group": group,
+        "modality": modality,
         "backbone": str(backbone),
         "strategy": strategy,
         "prefer": prefer,

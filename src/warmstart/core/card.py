@@ -35,12 +35,13 @@ LOADING = {
 
 @dataclass(frozen=True)
 class Body:
-    """The pre-trained body a model started from; ``parameters`` counts its numbers."""
+    """The pre-trained body a model started from; ``parameters`` counts its numbers; ``opened_by`` is who opens it as it is saved."""
 
     name: str
     fingerprint: str
     licence: str
     parameters: int
+    opened_by: Literal["transformers", "warmstart"] = "transformers"
 
 
 @dataclass(frozen=True)
@@ -248,11 +249,21 @@ def _front_matter(card: Card) -> str:
 
 
 def _loading(card: Card) -> str:
-    lines = [LOADING[card.head], "", "```python", "import warmstart", "", 'model = warmstart.load("path/to/this/folder")', "```", ""]
+    own = card.head == "pooled" and card.backbone.opened_by == "warmstart"
+    lines = [
+        "Body and head are warmstart's own." if own else LOADING[card.head],
+        "",
+        "```python",
+        "import warmstart",
+        "",
+        'model = warmstart.load("path/to/this/folder")',
+        "```",
+        "",
+    ]
     if card.head == "native":
         call = f'pipeline("{card.modality}-classification", model="path/to/this/folder")'
         lines += ["```python", "from transformers import pipeline", "", f"classify = {call}", "```", ""]
-    if card.head == "pooled":
+    if card.head == "pooled" and not own:
         call = 'AutoModel.from_pretrained("path/to/this/folder")'
         lines += ["```python", "from transformers import AutoModel", "", f"body = {call}", "```", ""]
     return "\n".join(lines)

@@ -32,14 +32,14 @@ class Recipe:
         BadOption: A number is out of range.
     """
 
-    data: str = field(default="", metadata={"help": "Table with the training rows.", "flag": False})
+    data: str = field(default="", metadata={"help": "Table, or folder of class folders, with the training rows.", "flag": False})
     test: str | None = field(default=None, metadata={"help": "Table with test rows; without it a part of DATA is set aside."})
     task: str = field(default="auto", metadata={"help": "What is asked; auto tells from the label column."})
-    modality: str = field(default="text", metadata={"help": "Kind of input."})
+    modality: str = field(default="auto", metadata={"help": "Kind of input; auto tells from the data."})
     column: dict[str, str] = field(default_factory=dict, metadata={"help": "Which column plays which role, e.g. text=review."})
     group: str | None = field(default=None, metadata={"help": "Column whose equal values stay on one side of a split."})
     skip_bad: bool = field(default=False, metadata={"help": "Leave out rows that cannot be used, and count them."})
-    backbone: str = field(default="minilm", metadata={"help": "Pre-trained body: minilm, a folder, or a hub id."})
+    backbone: str = field(default="auto", metadata={"help": "Pre-trained body: minilm (for text), a folder, or a hub id."})
     strategy: str = field(default="auto", metadata={"help": "A rung to run alone; auto climbs the ladder."})
     budget: float = field(default=300.0, metadata={"help": "Time for the whole run: 90, 60s, 5m, 1.5h."})
     prefer: Literal["best", "cheapest"] = field(

@@ -71,11 +71,15 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training example that lies close to an error in the frozen backbone's space (cosine ``similarity``)."""
+    """A training example that lies close to an error in the frozen backbone's space (cosine ``similarity``).
+
+    ``picture`` is a data URI, empty where there is nothing to see.
+    """
 
     text: str
     label: str
     similarity: float
+    picture: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,16 @@ class ErrorCase:
     probability: float
     row: int
     neighbours: tuple[Neighbour, ...] = ()
+    picture: str = ""
 
 
 @dataclass(frozen=True)
 class DataSummary:
     """What was read.
 
-    ``lengths`` is a histogram of tokens per example: ``[(from, to, count), ...]``; ``left_out`` maps a reason to a
-    count; ``duplicates`` counts training rows whose text occurs earlier in the training rows; ``leaked`` counts test rows whose text
-    also occurs in the training rows; ``conflicts`` counts duplicated texts that carry different labels.
+    ``lengths`` is a histogram of examples by length in ``unit``, ``[(from, to, count), ...]``, and ``tokens_mean`` its mean; ``left_out``
+    maps a reason to a count; ``duplicates`` counts training rows whose input occurs earlier in the training rows; ``leaked`` counts test
+    rows whose input also occurs in the training rows; ``conflicts`` counts duplicated inputs that carry different labels.
     """
 
     source: str
@@ -112,6 +117,7 @@ class DataSummary:
     conflicts: int = 0
     leaked: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
+    unit: str = "tokens"
 
 
 @dataclass(frozen=True)

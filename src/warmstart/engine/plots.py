@@ -370,8 +370,8 @@ def reliability(bins: Sequence[ReliabilityBin]) -> str:
         return _svg(figure, "Reliability diagram: share of right predictions against mean predicted probability")
 
 
-def lengths(histogram: Sequence[tuple[int, int, int]]) -> str:
-    """Number of examples by tokens per example."""
+def lengths(histogram: Sequence[tuple[int, int, int]], name: str = "tokens per example") -> str:
+    """Number of examples by their length; ``name`` says in what."""
     bars = sorted(histogram)
     if not any(n for _, _, n in bars):
         return ""
@@ -387,9 +387,9 @@ def lengths(histogram: Sequence[tuple[int, int, int]]) -> str:
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_formatter(_thousands())
         axes.xaxis.set_major_formatter(_thousands())
-        axes.set_xlabel("tokens per example")
+        axes.set_xlabel(name)
         axes.set_ylabel("examples")
-        return _svg(figure, "Histogram of tokens per example")
+        return _svg(figure, f"Histogram of {name}")
 
 
 def _thousands() -> Callable[..., str]:
