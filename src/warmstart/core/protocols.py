@@ -39,6 +39,8 @@ class Modality(Protocol):
     roles: tuple[str, ...]
     default_backbone: str | None
     """The body that is used where none is named; None: there is none, and only rungs without a body are climbed."""
+    objective: str
+    """How a body goes on learning from unlabelled inputs, where nothing else is asked for."""
     unit: str
     """What lengths of inputs are counted in, in a report: tokens, pixels, seconds."""
 

@@ -80,6 +80,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is none, or a damaged one: it is then made again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def fingerprint(folder: Path) -> str:
     """Hash of a backbone's weights and configuration: equal bodies have equal fingerprints, wherever they lie."""
     digest = hashlib.blake2b(digest_size=16)

@@ -34,6 +34,7 @@ class Part:
 
     name = "image"
     roles: tuple[str, ...] = ("image",)
+    objective = "contrastive"
     default_backbone: str | None = None
     unit = "pixels"
 

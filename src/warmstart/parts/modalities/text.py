@@ -47,6 +47,7 @@ class Part:
 
     name = "text"
     roles: tuple[str, ...] = ("text", "text_pair")
+    objective = "bert"
     default_backbone: str | None = "minilm"
     unit = "tokens"
 
