@@ -68,6 +68,10 @@ class Modality(Protocol):
         """Why one raw input cannot be used ("empty text"), or None when it can."""
         ...
 
+    def notes(self, values: Sequence[Input]) -> list[str]:
+        """Sentences about usable inputs that a person should know of ("3 of 80 recordings are silent"); empty where there are none."""
+        ...
+
     def content(self, value: Input) -> bytes:
         """Canonical bytes of one input: equal inputs have equal bytes (hashed by the activation store)."""
         ...

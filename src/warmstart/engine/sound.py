@@ -6,11 +6,14 @@ returned with its ``problem``, so that a table can be read to its end and every 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +29,8 @@ FULL_SCALE, CLIPPED_SHARE = 0.999, 1e-3
 """A recording counts as clipped when at least this share of its samples is at full scale."""
 HIGHEST_RATE = 768_000
 THREADS = 4
+PICTURE = (96, 48)
+"""Width and height of a spectrogram in a report."""
 
 Floats = NDArray[np.float32]
 
@@ -48,7 +53,7 @@ class Limit:
         return [(int(a), int(a) + window) for a in first]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sound:
     """A recording as it is used: mono ``samples (T,)`` at ``rate``, about -1 to 1.
 
@@ -63,6 +68,17 @@ class Sound:
     clipped: float = 0.0
     source: str = ""
     problem: str = ""
+
+    def __str__(self) -> str:
+        return f"{Path(self.source).name or 'sound'} ({self.seconds:.2f} s)"
+
+    def __repr__(self) -> str:
+        return f"Sound({self.source!r}, {self.seconds:.2f} s, {self.digest.hex()[:8]})"
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Hash of samples and rate."""
+        return hashlib.blake2b(self.rate.to_bytes(4) + self.samples.tobytes(), digest_size=16).digest()
 
     @property
     def used(self) -> float:
@@ -143,6 +159,22 @@ def resampled(samples: Floats, rate: int, to: int) -> Floats:
 
     found: Floats = soxr.resample(samples, rate, to).astype(np.float32, copy=False)
     return found
+
+
+def data_uri(one: Sound) -> str:
+    """The log-mel spectrogram of a recording as a small grey PNG, high notes above, in a data URI; empty where there is none."""
+    from PIL import Image
+
+    from warmstart.engine import spectra
+
+    if one.problem:
+        return ""
+    high = min(one.rate, one.source_rate or one.rate) / 2
+    mel = spectra.log_mel(one.samples, rate=one.rate, bands=PICTURE[1], high=high).T[::-1]  # (bands, N)
+    grey = np.round(255 * (mel - mel.min()) / max(1e-9, float(np.ptp(mel)))).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(grey).resize(PICTURE, Image.Resampling.BILINEAR).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _unfolded(value: Mapping[str, Any], given_rate: int | None) -> tuple[Any, int | None]:

@@ -24,8 +24,8 @@ FIRST_STRIDE, FIRST_FIELD = 5, 10
 SIMILARITY_TEMPERATURE = 0.1
 DIVERSITY = 0.1
 """Weight of the diversity loss (Baevski et al. 2020, section 4.2)."""
-BLOCKS = 8
-"""The diversity of codes is measured within eighths of a batch: so its sum is the same for any number of processes up to eight."""
+BLOCKS = 16
+"""The diversity of codes is measured within sixteenths of a batch: so its mean is the same for any number of processes up to 16."""
 GUMBEL = (2.0, 0.5)
 """Temperature of the Gumbel softmax at the first step and at the last, falling geometrically."""
 UNDEFINED = -1e4
@@ -36,8 +36,8 @@ class Masked:
     """A share of a batch. ``wave (B, S)`` with ``attention_mask (B, S)``; ``mask (B, T)`` is true at masked frames.
 
     ``targets (M,)`` are codes of the masked frames, row by row. For the quantizer ``noise (M, G * V)`` is from a Gumbel distribution,
-    ``negatives (M, K)`` are positions among the M, and ``block (M,)`` says which part of the whole batch a frame is in. ``total`` counts
-    masked frames of the whole batch, ``world`` the shares; ``temperature`` is that of the Gumbel softmax, ``frames`` the real frames of
+    ``negatives (M, K)`` are positions among the M, and ``block (M,)`` says which part of the whole batch a frame is in. ``blocks`` are the
+    parts of the whole batch, ``total`` its masked frames, ``world`` its shares; ``temperature`` is that of the Gumbel softmax, ``frames`` the real frames of
     this share, and ``row (M,)`` the window of each masked frame.
     """
 
@@ -49,6 +49,7 @@ class Masked:
     noise: Tensor | None
     negatives: Tensor | None
     block: Tensor
+    blocks: int
     total: int
     world: int
     temperature: float
@@ -130,11 +131,11 @@ class CodeHead(nn.Module):
         self.out = nn.Linear(width, codes)
 
     def forward(self, states: Tensor, features: Tensor, batch: Masked) -> dict[str, Tensor]:
-        """``loss`` and ``accuracy`` of this share, and each frame's ``losses (M,)`` and whether it is ``right (M,)``."""
+        """``loss`` and ``accuracy`` of this share; of each masked frame ``losses (M,)``, whether it is ``right (M,)``, and its ``codes (M,)``."""
         logits = self.out(self.norm(states)).float()  # (M, V)
         losses = functional.cross_entropy(logits, batch.targets, reduction="none")  # type: ignore[arg-type]
-        right = (logits.argmax(1) == batch.targets).float()
-        return _shared(losses, right, batch)
+        codes = logits.detach().argmax(1)
+        return _shared(losses, (codes == batch.targets).float(), batch) | {"codes": codes}
 
 
 class Contrast(nn.Module):
@@ -151,8 +152,10 @@ class Contrast(nn.Module):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, states: Tensor, features: Tensor, batch: Masked) -> dict[str, Tensor]:
-        """As ``CodeHead.forward``, with ``perplexity``: how many pairs of codes are in use, in effect; a frame is right when its own
-        quantized vector is nearer than all negatives."""
+        """As ``CodeHead.forward``, with codes (M, G) of the quantizer and ``perplexity``: how many codes of a group are in use, in effect.
+
+        A frame is right when its own quantized vector is nearer than all negatives.
+        """
         scores = self.score(features).float().unflatten(1, (self.groups, self.codes))  # (M, G, V)
         if self.training and batch.noise is not None:
             soft = ((scores + batch.noise.view_as(scores)) / batch.temperature).softmax(-1)
@@ -179,7 +182,7 @@ class Contrast(nn.Module):
         blocks = [probabilities[batch.block == b].mean(0) for b in batch.block.unique().tolist()]
         found = torch.stack([torch.exp(-(p * (p + 1e-7).log()).sum(-1)).sum() for p in blocks])
         all_codes = self.groups * self.codes
-        return (1 - found / all_codes).sum() * batch.world / BLOCKS, (found / self.groups).mean().detach()
+        return (1 - found / all_codes).sum() * batch.world / batch.blocks, (found / self.groups).mean().detach()
 
 
 class MaskedBody(nn.Module):

@@ -97,6 +97,10 @@ class Part:
                 return value.problem
         return None
 
+    def notes(self, values: Sequence[Input]) -> list[str]:
+        """Nothing."""
+        return []
+
     def content(self, value: Input) -> bytes:
         """Hash of the decoded pixels: the same for an image and its copy in another lossless format."""
         digest: bytes = value[0].digest

@@ -99,6 +99,10 @@ class Part:
                 return "broken Unicode"  # half of a surrogate pair: has no UTF-8 form, so no tokenizer takes it
         return None
 
+    def notes(self, values: Sequence[Input]) -> list[str]:
+        """Nothing."""
+        return []
+
     def content(self, value: Input) -> bytes:
         """The texts as JSON: ``("a", "b")`` differs from ``("ab",)``."""
         return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
