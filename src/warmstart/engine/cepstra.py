@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,8 @@ Floats = NDArray[np.float32]
 class Cepstra:
     """MFCCs of 25 ms frames with their first and second slopes: mean, deviation, least and greatest over time, and means of five parts.
 
-    Features are standardised by the training inputs. Sounds are looked at below half of the rate that most of them were recorded at: above there is nothing but the resampler's edge.
+    Features are standardised by the training inputs. Sounds are looked at below half of the rate that most of them were recorded at: above
+    there is nothing but the resampler's edge.
     """
 
     def __init__(self) -> None:
@@ -84,5 +86,5 @@ class Cepstra:
         slope = spectra.slopes(frames)
         all_of_them = np.concatenate([frames, slope, spectra.slopes(slope)], axis=1)
         edges = np.linspace(0, len(frames), PARTS + 1).astype(int)
-        parts = [frames[min(a, len(frames) - 1) : max(a + 1, b)].mean(0) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        parts = [frames[min(a, len(frames) - 1) : max(a + 1, b)].mean(0) for a, b in itertools.pairwise(edges)]
         return np.concatenate([all_of_them.mean(0), all_of_them.std(0), frames.min(0), frames.max(0), *parts])

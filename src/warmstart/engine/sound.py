@@ -95,7 +95,9 @@ class _BadSoundError(Exception):
     """What is wrong with a recording."""
 
 
-def read_all(values: Sequence[Any], *, folder: Path, rate: int = RATE, given_rate: int | None = None, limit: Limit | None = None) -> list[Sound]:
+def read_all(
+    values: Sequence[Any], *, folder: Path, rate: int = RATE, given_rate: int | None = None, limit: Limit | None = None
+) -> list[Sound]:
     """``read`` of every value, by a few threads: decoding and resampling let go of the interpreter."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(lambda value: read(value, folder=folder, rate=rate, given_rate=given_rate, limit=limit), values))

@@ -187,7 +187,9 @@ def _decode(
 
 def _unusable(one: Sound, problem: str, source: str, row: int) -> DataError:
     where = f"{one.source}: " if one.source else ""
-    return DataError(f"{source}, row {row}: {where}{problem}", "sound that can be read", "correct it, or leave such rows out with --skip-bad")
+    return DataError(
+        f"{source}, row {row}: {where}{problem}", "sound that can be read", "correct it, or leave such rows out with --skip-bad"
+    )
 
 
 def _pcm(one: Sound) -> NDArray[np.int16]:

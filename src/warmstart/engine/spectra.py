@@ -52,7 +52,7 @@ def mel_bank(rate: int, size: int, bands: int, high: float) -> Floats:
 
 
 def mfcc(samples: Floats, *, rate: int, bands: int, coefficients: int, high: float) -> Floats:
-    """Mel-frequency cepstral coefficients (Davis & Mermelstein 1980): the first of the orthonormal DCT-II of ``log_mel``, (N, coefficients)."""
+    """Mel-frequency cepstral coefficients (Davis & Mermelstein 1980): the first of the DCT-II of ``log_mel``, (N, coefficients)."""
     from scipy.fft import dct
 
     found: Floats = dct(log_mel(samples, rate=rate, bands=bands, high=high), type=2, norm="ortho", axis=1)[:, :coefficients]

@@ -119,7 +119,9 @@ def _seeds(x: Floats, k: int, random: np.random.Generator) -> Floats:
     gap = ((x - x[chosen[0]]) ** 2).sum(1)
     for _ in range(k - 1):
         total = float(gap.sum(dtype=np.float64))
-        pick = int(np.searchsorted(np.cumsum(gap, dtype=np.float64), random.random() * total)) if total > 0 else int(random.integers(len(x)))
+        pick = (
+            int(np.searchsorted(np.cumsum(gap, dtype=np.float64), random.random() * total)) if total > 0 else int(random.integers(len(x)))
+        )
         chosen.append(min(pick, len(x) - 1))
         gap = np.minimum(gap, ((x - x[chosen[-1]]) ** 2).sum(1))
     return x[chosen]

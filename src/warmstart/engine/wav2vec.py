@@ -33,12 +33,12 @@ UNDEFINED = -1e4
 
 @dataclass(frozen=True)
 class Masked:
-    """A share of a batch. ``wave (B, S)`` with ``attention_mask (B, S)``; ``mask (B, T)`` is true at masked frames.
+    """A share of a batch: ``wave (B, S)`` with ``attention_mask (B, S)``; ``mask (B, T)`` is true at masked frames.
 
-    ``targets (M,)`` are codes of the masked frames, row by row. For the quantizer ``noise (M, G * V)`` is from a Gumbel distribution,
-    ``negatives (M, K)`` are positions among the M, and ``block (M,)`` says which part of the whole batch a frame is in. ``blocks`` are the
-    parts of the whole batch, ``total`` its masked frames, ``world`` its shares; ``temperature`` is that of the Gumbel softmax, ``frames`` the real frames of
-    this share, and ``row (M,)`` the window of each masked frame.
+    ``targets (M,)`` are codes of the masked frames, row by row, and ``row (M,)`` their windows. For the quantizer ``noise (M, G * V)`` is
+    from a Gumbel distribution, ``negatives (M, K)`` are positions among the M, and ``block (M,)`` says in which of the ``blocks`` parts of
+    the whole batch a frame is. ``total`` counts masked frames of the whole batch, ``world`` its shares; ``temperature`` is that of the
+    Gumbel softmax, ``frames`` the real frames of this share.
     """
 
     wave: Tensor
@@ -131,7 +131,7 @@ class CodeHead(nn.Module):
         self.out = nn.Linear(width, codes)
 
     def forward(self, states: Tensor, features: Tensor, batch: Masked) -> dict[str, Tensor]:
-        """``loss`` and ``accuracy`` of this share; of each masked frame ``losses (M,)``, whether it is ``right (M,)``, and its ``codes (M,)``."""
+        """``loss`` and ``accuracy`` of this share; of each masked frame ``losses (M,)``, whether ``right (M,)``, and its ``codes (M,)``."""
         logits = self.out(self.norm(states)).float()  # (M, V)
         losses = functional.cross_entropy(logits, batch.targets, reduction="none")  # type: ignore[arg-type]
         codes = logits.detach().argmax(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from warmstart.core.errors import BadOption, DataError
 from warmstart.core.report import Metric
 from warmstart.engine import learner, spectra, speech_targets, statistics, store, wav2vec
 from warmstart.engine.learner import Group, Phase, Picture, Setting
@@ -25,6 +25,9 @@ CHECKED_SECONDS, MEASURED_SECONDS = 60.0, 300.0
 WEIGHT_DECAY_FREE = ("bias", "norm", "masked_spec_embed")
 GROUPS, QUANTIZED = 2, 64
 PICTURES = 3
+FEWEST_ROWS = 4
+"""A batch has at least so many windows, however long they are."""
+BLUR = 0.25
 ORDER, MASKS, HELD = 1, 2, 3
 """What a random choice is for, as part of its seed."""
 
@@ -40,17 +43,32 @@ class Wav2VecLearner:
 
     watches = True
 
-    def __init__(self, setting: Setting, settings: dict[str, Any], *, body: nn.Module, train: SoundCorpus, held: SoundCorpus, rows: tuple[Windows, Windows]) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        settings: dict[str, Any],
+        *,
+        body: nn.Module,
+        train: SoundCorpus,
+        held: SoundCorpus,
+        rows: tuple[Windows, Windows],
+    ) -> None:
         self.setting, self.settings = setting, settings
         self.sounds, self.held_sounds = train, held
         self.config: Any = body.config
         self.rows, self.held_rows = (_long_enough(sounds, chosen, self.config) for sounds, chosen in ((train, rows[0]), (held, rows[1])))
         self.frames = {id(s): np.array([wav2vec.n_frames(int(n), self.config) for n in s.lengths]) for s in (train, held)}
+        if not len(self.rows) or not len(self.held_rows):
+            raise DataError("no recording is long enough", "recordings of a twentieth of a second or more", "give longer recordings")
         self.codebook = None if settings["targets"] == "quantizer" else self._learned()
-        self.module = MaskedBody(body, self._head()).to(setting.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(setting.seed + 1)
+            self.module = MaskedBody(body, self._head()).to(setting.device)
         total = int(self.frames[id(train)][self.rows].sum())
         # Every epoch has the same number of batches, so that a step's epoch follows from its number.
-        self.per_epoch = max(1, min(round(total / self.batch_frames), len(self.rows) // setting.world))
+        self.per_epoch = max(1, min(round(total / self.batch_frames), len(self.rows) // FEWEST_ROWS))
+        self._orders: dict[int, list[Windows]] = {}
+        self._known: dict[tuple[int, int], NDArray[np.int16]] = {}
         self.corpus = learner.Corpus(
             source=str(setting.data) if isinstance(setting.data, str | Path) else "the data",
             hash=train.hash,
@@ -147,7 +165,10 @@ class Wav2VecLearner:
 
     def _order(self, epoch: int) -> list[Windows]:
         """The batches of an epoch: all windows once, sorted by blurred length, cut where batches have the same number of frames."""
-        return _epoch(self, epoch)
+        if epoch not in self._orders:
+            random = np.random.default_rng([self.setting.seed, ORDER, epoch])
+            self._orders = {epoch: cut_evenly(self.rows, self.frames[id(self.sounds)][self.rows], self.per_epoch, random)}
+        return self._orders[epoch]
 
     def _temperature(self, step: int) -> float:
         first, last = wav2vec.GUMBEL
@@ -165,6 +186,11 @@ class Wav2VecLearner:
         blocks = min(wav2vec.BLOCKS, len(rows))
         of_row = np.arange(len(rows)) % blocks
         world = self.setting.world if share else 1
+        if world > min(len(rows), wav2vec.BLOCKS):
+            do = "give fewer processes, or a larger batch: --set objective.batch=SECONDS"
+            raise BadOption(
+                f"a batch has {len(rows)} windows for {world} processes", f"at least one each, and at most {wav2vec.BLOCKS}", do
+            )
         mine = np.flatnonzero(of_row % world == self.setting.rank) if share else np.arange(len(rows))
         wave, attention = wav2vec.padded([sounds.wave(int(rows[i])) for i in mine])
         mask = np.zeros((len(mine), wav2vec.n_frames(wave.shape[1], self.config)), bool)
@@ -187,7 +213,9 @@ class Wav2VecLearner:
             **{name: None if value is None else torch.from_numpy(value).to(device) for name, value in extra.items()},
         )
 
-    def _targets(self, sounds: SoundCorpus, rows: Windows, masks: list[Any], randoms: list[np.random.Generator], counts: Windows) -> dict[str, Any]:
+    def _targets(
+        self, sounds: SoundCorpus, rows: Windows, masks: list[Any], randoms: list[np.random.Generator], counts: Windows
+    ) -> dict[str, Any]:
         if self.codebook is not None:
             codes = [self._codes(sounds, int(row))[mask] for row, mask in zip(rows, masks, strict=True)]
             return {"targets": np.concatenate(codes), "noise": None, "negatives": None}
@@ -216,11 +244,10 @@ class Wav2VecLearner:
 
     def _codes(self, sounds: SoundCorpus, row: int) -> NDArray[np.int64]:
         """Codes of all frames of a window, computed when it is first needed."""
-        known = self.__dict__.setdefault("_known", {})
         key = (id(sounds), row)
-        if key not in known:
-            known[key] = self.codebook(self._features(sounds, row)).astype(np.int16)  # type: ignore[misc]
-        return known[key].astype(np.int64)
+        if key not in self._known and self.codebook is not None:
+            self._known[key] = self.codebook(self._features(sounds, row)).astype(np.int16)
+        return self._known[key].astype(np.int64)
 
     def _measured(self, module: nn.Module, seconds: float) -> tuple[Any, Any, Any, Any]:
         """Of held-out windows, up to so many seconds of them: mean loss and accuracy of each, its codes, and its recording."""
@@ -273,7 +300,7 @@ class Wav2VecLearner:
 
         ones = np.ones(len(codes), np.int64)
         low, high = statistics.bootstrap(use, ones, seed=self.setting.seed, resamples=200)
-        return Metric(float(use(ones[None])[0]) * per, low * per, high * per, len(codes))
+        return Metric(float(use(ones[None])[0]) * per, max(1.0, low * per), high * per, len(codes))
 
     def _memory(self) -> int:
         """Parameters with gradients and two moments, and activations of one batch, of which autograd keeps about four of each size."""
@@ -296,21 +323,20 @@ class Wav2VecLearner:
         return torch.from_numpy(np.concatenate([picture, np.repeat(stretched[None], 6, 0)]).astype(np.float32))
 
 
-@lru_cache(maxsize=4)
-def _epoch(of: Wav2VecLearner, epoch: int) -> list[Windows]:
-    random = np.random.default_rng([of.setting.seed, ORDER, epoch])
-    sizes = of.frames[id(of.sounds)][of.rows]
-    blurred = sizes * (1 + 0.25 * random.random(len(sizes))) + random.random(len(sizes))
-    order = np.argsort(blurred, kind="stable")
-    ends = np.searchsorted(np.cumsum(sizes[order]), np.linspace(0, sizes.sum(), of.per_epoch + 1)[1:-1], side="right")
-    fewest = of.setting.world
+def cut_evenly(rows: Windows, sizes: NDArray[np.int64], n: int, random: np.random.Generator) -> list[Windows]:
+    """All rows in ``n`` batches, in random order, of about equal size in sum and of rows of about equal size (blurred by a quarter).
+
+    Every batch has ``FEWEST_ROWS`` rows or more, where there are so many.
+    """
+    order = np.argsort(sizes * (1 + BLUR * random.random(len(sizes))) + random.random(len(sizes)), kind="stable")
+    ends = np.searchsorted(np.cumsum(sizes[order]), np.linspace(0, sizes.sum(), n + 1)[1:-1], side="right").tolist()
+    fewest = min(FEWEST_ROWS, len(rows) // n)
     parts, start = [], 0
-    for k, end in enumerate([*ends.tolist(), len(order)]):
-        left = (of.per_epoch - 1 - k) * fewest
-        stop = min(max(int(end), start + fewest), len(order) - left)
-        parts.append(of.rows[order[start:stop]])
+    for k, end in enumerate([*ends, len(rows)]):
+        stop = min(max(end, start + fewest), len(rows) - (n - 1 - k) * fewest)
+        parts.append(rows[order[start:stop]])
         start = stop
-    return [parts[i] for i in random.permutation(len(parts))]
+    return [parts[i] for i in random.permutation(n)]
 
 
 def _long_enough(sounds: SoundCorpus, rows: Windows, config: Any) -> Windows:
