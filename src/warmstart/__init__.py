@@ -14,18 +14,20 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from warmstart.api import adapt, load
+    from warmstart.api import adapt, load, pretrain
     from warmstart.core import errors
-    from warmstart.core.report import Report
+    from warmstart.core.report import PretrainReport, Report
     from warmstart.engine.model import Model
 
-__all__ = ["Model", "Report", "__version__", "adapt", "errors", "load"]
+__all__ = ["Model", "PretrainReport", "Report", "__version__", "adapt", "errors", "load", "pretrain"]
 
 _PLACES = {
     "adapt": "warmstart.api",
     "load": "warmstart.api",
+    "pretrain": "warmstart.api",
     "Model": "warmstart.engine.model",
     "Report": "warmstart.core.report",
+    "PretrainReport": "warmstart.core.report",
 }
 
 

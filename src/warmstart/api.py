@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from warmstart.core import recipe as recipes
-from warmstart.core.recipe import Recipe
+from warmstart.core.recipe import PretrainRecipe, Recipe
+from warmstart.core.report import PretrainReport
 
 if TYPE_CHECKING:
     from warmstart.engine.model import Model
@@ -22,7 +23,8 @@ def adapt(
     task: str = "auto",
     column: Mapping[str, str] | None = None,
     group: str | None = None,
-    backbone: str | Path = "minilm",
+    modality: str = "auto",
+    backbone: str | Path = "auto",
     strategy: str = "auto",
     prefer: Literal["best", "cheapest"] = "best",
     compatible: Literal["any", "transformers"] = "any",
@@ -39,14 +41,15 @@ def adapt(
     """Fit a pre-trained model to labelled rows inside a time budget, and measure what it gained.
 
     Args:
-        data: A path, or a pandas or polars frame, or a Hugging Face ``Dataset``.
+        data: A path, or a pandas or polars frame, a mapping of columns, or a Hugging Face ``Dataset``.
         out: Model folder to write.
         budget: Time for the whole run: seconds, or text such as ``"60s"``, ``"5m"``, ``"1.5h"``.
         test: Test rows, as ``data``; without them a part of ``data`` is set aside.
         task: What is asked; ``auto`` tells from the labels.
         column: Which column plays which role, ``{"text": "review", "label": "stars"}``; the rest is inferred.
         group: Column whose equal values stay on one side of a split.
-        backbone: ``minilm``, a folder, or a hub id.
+        modality: Kind of input; ``auto`` tells from the data.
+        backbone: A folder, or a hub id; ``auto`` is ``minilm`` for text, and none for images.
         strategy: ``auto`` climbs the ladder; a name runs that rung alone.
         prefer: The best score, or the cheapest rung within one standard error of it.
         compatible: ``transformers`` keeps to rungs that ``transformers.pipeline`` can open.
@@ -72,6 +75,7 @@ def adapt(
         "task": task,
         "column": dict(column or {}),
         "group": group,
+        "modality": modality,
         "backbone": str(backbone),
         "strategy": strategy,
         "prefer": prefer,
@@ -86,7 +90,7 @@ def adapt(
     for name, value in (("data", data), ("test", test)):
         if isinstance(value, str | Path):
             given[name] = str(value)
-    base = recipe if isinstance(recipe, Recipe) else recipes.read(Path(recipe)) if recipe is not None else Recipe()
+    base = recipe if isinstance(recipe, Recipe) else recipes.read(Path(recipe), Recipe()) if recipe is not None else Recipe()
     default = Recipe()
     resolved = recipes.with_values(base, {name: value for name, value in given.items() if value != getattr(default, name)})
     from warmstart.stages import adapt as stage
@@ -94,6 +98,79 @@ def adapt(
     frames = {name: value for name, value in (("data", data), ("test", test)) if not isinstance(value, str | Path)}
     stage.run(resolved, **frames, out=Path(out), force=force, quiet=quiet, command="warmstart.adapt(...)")
     return load(out, device=device, precision=precision)
+
+
+def pretrain(
+    data: Any,
+    *,
+    out: str | Path,
+    objective: str = "",
+    validation: Any = None,
+    modality: str = "auto",
+    column: Mapping[str, str] | None = None,
+    skip_bad: bool = False,
+    start: str | Path | None = None,
+    size: Literal["tiny", "small", "base"] | None = None,
+    budget: str | float | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    device: str = "auto",
+    seed: int = 0,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    recipe: str | Path | PretrainRecipe | None = None,
+    force: bool = False,
+    quiet: bool = True,
+) -> PretrainReport | None:
+    """Train a body on data, with or without labels; ``adapt(..., backbone=out)`` then starts from it.
+
+    Args:
+        data: Text, a table, or a folder, as the objective asks for; or an object that it takes.
+        out: Folder to write.
+        objective: How to learn: ``bert``, ``gpt``, ``autoencoder``, ... (``warmstart parts objectives``).
+        validation: Data to validate on; without it a part of ``data`` is set aside.
+        modality: Kind of input; ``auto`` tells from the objective and the data.
+        column: Which column plays which role.
+        skip_bad: Leave out what cannot be used, and count it.
+        start: Body to go on from: a name, a folder, or a hub id.
+        size: How large a body.
+        budget: Time for the whole run: seconds, or text such as ``"10m"``.
+        precision: Number type that is computed in.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        seed: Seed of every random choice.
+        options: Options of the chosen parts by family, ``{"objective": {"steps": 300}}``.
+        recipe: A recipe, or its file; arguments that differ from their defaults change it.
+        force: Overwrite ``out``.
+        quiet: Print no plan and no progress.
+
+    Returns:
+        What was measured; None in a process that ``torchrun`` started beside the first.
+
+    Raises:
+        InputError: What was given is wrong; says what to do.
+        RunError: The run failed; the same call resumes it.
+    """
+    given = {
+        "objective": objective,
+        "modality": modality,
+        "column": dict(column or {}),
+        "skip_bad": skip_bad,
+        "start": None if start is None else str(start),
+        "size": size,
+        "budget": budget,
+        "precision": precision,
+        "device": device,
+        "seed": seed,
+        "options": {family: dict(chosen) for family, chosen in (options or {}).items()},
+    }
+    for name, value in (("data", data), ("validation", validation)):
+        if isinstance(value, str | Path):
+            given[name] = str(value)
+    default = PretrainRecipe()
+    base = recipe if isinstance(recipe, PretrainRecipe) else recipes.read(Path(recipe), default) if recipe is not None else default
+    resolved = recipes.with_values(base, {name: value for name, value in given.items() if value != getattr(default, name)})
+    from warmstart.stages import pretrain as stage
+
+    objects = {name: value for name, value in (("data", data), ("validation", validation)) if not isinstance(value, str | Path)}
+    return stage.run(resolved, **objects, out=Path(out), force=force, quiet=quiet, command="warmstart.pretrain(...)")
 
 
 def load(folder: str | Path, *, device: str = "auto", precision: Literal["auto", "float32", "bfloat16"] = "auto") -> Model:

@@ -13,19 +13,19 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any
 
 import click
 
 from warmstart.core import recipe as recipes
 from warmstart.core import registry
 from warmstart.core.errors import BadOption, DiskFull, FolderExists, RunError, UnknownPart, WarmstartError, nearest
-from warmstart.core.recipe import Recipe
+from warmstart.core.recipe import PretrainRecipe, Recipe
 from warmstart.core.report import Report
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from warmstart.flags import columns as columns_of
+from warmstart.flags import common, recipe_flags
 
 DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".ipc", ".txt", ".gz")
 
@@ -96,40 +96,6 @@ def _print_table(rows: Iterable[Sequence[str]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def common(command: Command) -> Command:
-    """The flags that every command has."""
-    json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, everything else on stderr.")
-    debug_flag = click.option("--debug", is_flag=True, expose_value=False, help="Show where an error arose.")
-    return json_flag(debug_flag(command))
-
-
-def recipe_flags(*names: str) -> Callable[[Command], Command]:
-    """Flags made from these fields of ``Recipe``; a flag that is not given is None, so that a recipe file can decide."""
-
-    def add(command: Command) -> Command:
-        for field in reversed([f for f in dataclasses.fields(Recipe) if f.name in names]):
-            command = _flag(field)(command)
-        return command
-
-    return add
-
-
-def _flag(field: dataclasses.Field[Any]) -> Callable[[Command], Command]:
-    name, hint = f"--{field.name.replace('_', '-')}", get_type_hints(Recipe)[field.name]
-    text = field.metadata["help"]
-    if hint is bool:
-        return click.option(name, field.name, is_flag=True, help=text)
-    if field.name == "column":
-        return click.option(name, field.name, multiple=True, metavar="ROLE=NAME", help=text)
-    if field.default is not None:
-        text += f" [default: {field.default:g}]" if hint is float else f" [default: {field.default}]"
-    kind: Any = click.INT if hint is int else click.Choice(get_args(hint)) if str in map(type, get_args(hint)) else click.STRING
-    return click.option(name, field.name, type=kind, default=None, help=text)
-
-
-ADAPT_FLAGS = [f.name for f in dataclasses.fields(Recipe) if f.metadata.get("flag", True)]
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="warmstart", message="%(prog)s %(version)s")
 def app() -> None:
@@ -139,7 +105,7 @@ def app() -> None:
 @app.command("adapt")
 @click.argument("data", required=False)
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Model folder to write.")
-@recipe_flags(*ADAPT_FLAGS)
+@recipe_flags()
 @click.option("--recipe", "file", type=click.Path(path_type=Path), help="Recipe to start from (.toml, or a .json that a run wrote).")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any recipe key, e.g. strategy.head=native.")
 @click.option("--force", is_flag=True, help="Overwrite FOLDER.")
@@ -152,9 +118,9 @@ def _adapt(
 
     DATA is a table with a text and a label column. What every rung of the ladder gained is measured and written into FOLDER.
     """
-    recipe = recipes.with_sets(recipes.read(file) if file else Recipe(), sets)
+    recipe = recipes.with_sets(recipes.read(file, Recipe()) if file else Recipe(), sets)
     given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
-    recipe = recipes.with_values(recipe, {**given, "column": _columns(given.get("column", ())), **({"data": data} if data else {})})
+    recipe = recipes.with_values(recipe, {**given, "column": columns_of(given.get("column", ())), **({"data": data} if data else {})})
     if not recipe.data:
         raise BadOption("no DATA was given", "a table, as the first argument or as data in the recipe", "see: warmstart adapt --help")
     from warmstart.stages import adapt
@@ -164,6 +130,42 @@ def _adapt(
     if not as_json:
         folder = shlex.quote(str(out))
         click.echo(f'Next: warmstart predict {folder} "a sentence"\n      warmstart evaluate {folder} MORE.csv')
+
+
+@app.command("pretrain")
+@click.argument("data", required=False)
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Folder to write the body to.")
+@recipe_flags(of=PretrainRecipe)
+@click.option("--recipe", "file", type=click.Path(path_type=Path), help="Recipe to start from (.toml, or a .json that a run wrote).")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any recipe key, e.g. objective.steps=300.")
+@click.option("--force", is_flag=True, help="Overwrite FOLDER.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@common
+def _pretrain(
+    *, data: str | None, out: Path, file: Path | None, sets: tuple[str, ...], force: bool, quiet: bool, as_json: bool, **flags: Any
+) -> None:
+    """Train a body on data, with or without labels.
+
+    DATA is text, a table, or a folder, as the objective asks for. FOLDER is then what adapt --backbone starts from.
+    """
+    recipe = recipes.with_sets(recipes.read(file, PretrainRecipe()) if file else PretrainRecipe(), sets)
+    given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
+    recipe = recipes.with_values(recipe, {**given, "column": columns_of(given.get("column", ())), **({"data": data} if data else {})})
+    if not recipe.data:
+        raise BadOption("no DATA was given", "text, a table or a folder, as the first argument", "see: warmstart pretrain --help")
+    from warmstart.stages import pretrain
+
+    report = pretrain.run(recipe, out=out, force=force, quiet=quiet, command=_command())
+    if report is None:
+        return
+    if as_json:
+        _print_json(report.contract())
+        return
+    for warning in report.warnings:
+        click.echo(f"note: {warning}", err=True)
+    click.echo(report.as_text())
+    folder = shlex.quote(str(out))
+    click.echo(f"\nReport: {out / 'report.html'}\nNext: warmstart adapt DATA --backbone {folder} --out MODEL")
 
 
 @app.command("predict")
@@ -191,7 +193,7 @@ def _predict(
 
     MODEL is a folder that adapt wrote; DATA is a file, - for standard input, or one or more sentences.
     """
-    columns = _columns(column)
+    columns = columns_of(column)
     if out is not None:
         _must_be_free(out, force)
     sentences = None if len(data) == 1 and _is_file(data[0]) else list(data)
@@ -243,7 +245,7 @@ def _evaluate(
 
     MODEL is a folder that adapt wrote; DATA is a table. Every score has an interval.
     """
-    columns = _columns(column)
+    columns = columns_of(column)
     if out is not None:
         _must_be_free(out / "report.json", force)
     from warmstart.stages import evaluate
@@ -331,15 +333,6 @@ def _doctor(*, as_json: bool) -> None:
 def _command() -> str:
     """The command as it was typed, for the report."""
     return shlex.join(["warmstart", *click.get_current_context().obj])
-
-
-def _columns(given: Iterable[str]) -> dict[str, str]:
-    """``text=review`` as ``{"text": "review"}``."""
-    pairs = [text.partition("=") for text in given]
-    for role, equals, column in pairs:
-        if not (role and equals and column):
-            raise BadOption(f"--column {role}{equals}{column}", "expected ROLE=NAME", "write for example --column text=review")
-    return {role: column for role, _, column in pairs}
 
 
 def _is_file(text: str) -> bool:

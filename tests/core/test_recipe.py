@@ -30,7 +30,7 @@ def test_toml_with_tables(tmp_path: Path) -> None:
         'data = "a.csv"\nbudget = "2m"\nseed = 3\n[column]\ntext = "review"\n'
         '[strategy]\nname = "tail"\nhead = "native"\n[modality]\nlowercase = true\n'
     )
-    assert recipes.read(path) == Recipe(
+    assert recipes.read(path, Recipe()) == Recipe(
         data="a.csv",
         budget=120.0,
         seed=3,
@@ -46,7 +46,7 @@ def test_written_json_reads_back(tmp_path: Path) -> None:
     )
     path = tmp_path / "recipe.json"
     path.write_text(recipes.as_json(recipe), encoding="utf-8")
-    assert recipes.read(path) == recipe
+    assert recipes.read(path, Recipe()) == recipe
 
 
 def test_sets_override_and_merge() -> None:
@@ -80,7 +80,7 @@ def test_what_a_bad_file_says(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "run.toml"
     path.write_text(text)
     with pytest.raises(BadOption) as caught:
-        recipes.read(path)
+        recipes.read(path, Recipe())
     assert said in str(caught.value)
     assert str(path) in str(caught.value)
     assert caught.value.do
@@ -91,12 +91,12 @@ def test_bad_json(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "recipe.json"
     path.write_bytes(content)
     with pytest.raises(BadOption, match=r"recipe\.json"):
-        recipes.read(path)
+        recipes.read(path, Recipe())
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFound):
-        recipes.read(tmp_path / "none.toml")
+        recipes.read(tmp_path / "none.toml", Recipe())
 
 
 @pytest.mark.parametrize("text", ["seed", "=3", "seed=", "sed=3", "strategy.=native", ".head=native", "seed.a=3"])

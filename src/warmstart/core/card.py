@@ -29,17 +29,19 @@ LOADING = {
     "native": "The head is the architecture's own, so `transformers` makes the same predictions as `warmstart`.",
     "pooled": "The head is warmstart's (pooled states and a linear layer), which `transformers` cannot express: it opens the body alone.",
     "none": "This strategy runs no pre-trained body: only `warmstart` makes its predictions.",
+    "body": "A pre-trained body without a head for any task: `warmstart adapt` starts from it.",
 }
 
 
 @dataclass(frozen=True)
 class Body:
-    """The pre-trained body a model started from; ``parameters`` counts its numbers."""
+    """The pre-trained body a model started from; ``parameters`` counts its numbers; ``opened_by`` is who opens it as it is saved."""
 
     name: str
     fingerprint: str
     licence: str
     parameters: int
+    opened_by: Literal["transformers", "warmstart"] = "transformers"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def installed() -> dict[str, str]:
 class Card:
     """What a model folder is.
 
-    ``head`` says how the folder loads: ``native`` (transformers' own head), ``pooled`` (ours), ``none`` (no body is run). ``parents``
+    ``head`` says how the folder loads: ``native`` (transformers' own head), ``pooled`` (ours), ``none`` (no body is run), ``body`` (a
+    body alone, from ``pretrain``; ``task`` is then "pretraining" and ``strategy`` the objective). ``parents``
     are the folders or names it was made from; logits were divided by ``temperature``; ``created`` is UTC; ``hashes`` is the SHA-256
     of every other file in the folder.
     """
@@ -79,7 +82,7 @@ class Card:
     columns: dict[str, str]
     backbone: Body
     data: Source
-    head: Literal["native", "pooled", "none"]
+    head: Literal["native", "pooled", "none", "body"]
     temperature: float = 1.0
     parents: tuple[str, ...] = ()
     metrics: dict[str, Metric] = field(default_factory=dict)
@@ -196,6 +199,46 @@ were calibrated on held-out rows (temperature {card.temperature:.3g}); on other 
 """
 
 
+def body_readme(card: Card, facts: Mapping[str, str]) -> str:
+    """The ``README.md`` of a pre-trained body: what it learned from, what was measured, how to go on from it."""
+    rows = "\n".join(f"| {name} | {show(metric)} |" for name, metric in card.metrics.items())
+    told = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    body = card.backbone
+    start = f"It went on from `{card.parents[0]}`." if card.parents else "It started from random weights."
+    return f"""---
+license: {json.dumps(body.licence)}
+library_name: warmstart
+tags:
+- warmstart
+- {card.strategy}
+---
+
+# {card.modality.capitalize()} body, pre-trained ({card.strategy})
+
+Made with `warmstart pretrain --objective {card.strategy}`. {start}
+
+{told}
+
+## Measured
+
+| metric | value [95 % interval] |
+|---|---|
+{rows}
+
+`report.html` shows how training went.
+
+## Go on from it
+
+```
+warmstart adapt DATA --backbone path/to/this/folder --out model
+```
+
+## Data
+
+`{Path(card.data.source).name or card.data.source}`. What licence the weights may have depends on these data.
+"""
+
+
 def _front_matter(card: Card) -> str:
     body = card.backbone
     lines = ["---", f"license: {json.dumps(body.licence)}", f"pipeline_tag: {card.modality}-classification"]
@@ -206,11 +249,21 @@ def _front_matter(card: Card) -> str:
 
 
 def _loading(card: Card) -> str:
-    lines = [LOADING[card.head], "", "```python", "import warmstart", "", 'model = warmstart.load("path/to/this/folder")', "```", ""]
+    own = card.head == "pooled" and card.backbone.opened_by == "warmstart"
+    lines = [
+        "Body and head are warmstart's own." if own else LOADING[card.head],
+        "",
+        "```python",
+        "import warmstart",
+        "",
+        'model = warmstart.load("path/to/this/folder")',
+        "```",
+        "",
+    ]
     if card.head == "native":
         call = f'pipeline("{card.modality}-classification", model="path/to/this/folder")'
         lines += ["```python", "from transformers import pipeline", "", f"classify = {call}", "```", ""]
-    if card.head == "pooled":
+    if card.head == "pooled" and not own:
         call = 'AutoModel.from_pretrained("path/to/this/folder")'
         lines += ["```python", "from transformers import AutoModel", "", f"body = {call}", "```", ""]
     return "\n".join(lines)

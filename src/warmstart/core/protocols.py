@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from warmstart.engine import learner
+    from warmstart.engine.draft import Table
     from warmstart.engine.job import Fitted, Job, Plan
     from warmstart.engine.workbench import Workbench
 
 Input: TypeAlias = tuple[Any, ...]
 """One raw example: a tuple with one entry per role of the modality, e.g. ``("a sentence",)`` or ``(first, second)``."""
 
-Encoded: TypeAlias = Mapping[str, "NDArray[np.int64]"]
-"""One example as named arrays without padding, e.g. ``{"input_ids": (T,), "token_type_ids": (T,)}``."""
+Encoded: TypeAlias = Mapping[str, "NDArray[Any]"]
+"""One example as named arrays without padding, e.g. ``{"input_ids": (T,)}``, or uint8 ``{"pixels": (H, W, 3)}``."""
 
 Link = Literal["softmax", "sigmoid"]
 
@@ -36,6 +37,26 @@ class Modality(Protocol):
 
     name: str
     roles: tuple[str, ...]
+    default_backbone: str | None
+    """The body that is used where none is named; None: there is none, and only rungs without a body are climbed."""
+    unit: str
+    """What lengths of inputs are counted in, in a report: tokens, pixels, seconds."""
+
+    def read(self, source: Any, *, skip_bad: bool) -> Table | None:
+        """``source`` as a table where only this modality knows how (a folder of images), or None: tables are read without it."""
+        ...
+
+    def matches(self, columns: Mapping[str, Sequence[Any]], *, folder: Path) -> bool:
+        """Whether a column holds this modality's inputs; relative paths in it are relative to ``folder``."""
+        ...
+
+    def load(self, values: Sequence[Input], *, folder: Path, body: Path | None) -> list[Input]:
+        """Inputs as they stand in a table (a path, bytes, an array) to inputs as they are used: read and decoded, once.
+
+        One that cannot be read stays in its place, and ``check`` says why. ``body`` is the folder of the body that they are for, so that
+        nothing larger than it takes is kept.
+        """
+        ...
 
     def infer(self, columns: Mapping[str, Sequence[Any]], given: Mapping[str, str]) -> dict[str, str]:
         """Which column plays which role; ``given`` (role -> column) is kept, the rest is inferred."""
@@ -53,6 +74,18 @@ class Modality(Protocol):
         """The input as a person reads it in a report."""
         ...
 
+    def where(self, value: Input) -> str:
+        """The file that an input came from, or what else tells it apart in an error; empty where its row says enough."""
+        ...
+
+    def picture(self, value: Input) -> str:
+        """The input as a small picture for a report: a data URI of a few kilobytes, or empty."""
+        ...
+
+    def extent(self, value: Input) -> float | None:
+        """The length of an input in ``unit``, or None where only an encoder can tell."""
+        ...
+
     def encoder(self, folder: Path, max_length: int) -> Encoder:
         """The preprocessing that belongs to the backbone in ``folder``; inputs are cut to ``max_length`` tokens."""
         ...
@@ -67,22 +100,29 @@ class Modality(Protocol):
 
 
 class Encoder(Protocol):
-    """A backbone's own preprocessing (a tokenizer)."""
+    """A backbone's own preprocessing: a tokenizer, or resizing and normalisation."""
 
     fingerprint: str
     max_length: int
-    """Tokens of the longest example it makes: as asked for, or fewer where the body takes no more."""
+    """Size of the longest example it makes: as asked for, or less where the body takes no more."""
+
+    def size(self, example: Encoded) -> int:
+        """What an example costs the body, in tokens: its length, or for an image the number of 16x16 patches. Batches are cut by it."""
+        ...
 
     def encode(self, values: Sequence[Input]) -> list[Encoded]:
         """One ragged example per input."""
         ...
 
     def collate(self, examples: Sequence[Encoded], *, length: int = 0) -> dict[str, Tensor]:
-        """Batch padded to the longest example or to ``length``, with ``attention_mask (B, T)``; every array becomes ``(B, T)``."""
+        """The batch as the body takes it by keyword (``input_ids (B, T)``, ``pixel_values (B, C, H, W)``), floating types in float32.
+
+        Ragged examples are padded to the longest or to ``length`` (a ``size``), with an ``attention_mask`` where the body takes one.
+        """
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the files that ``AutoTokenizer.from_pretrained(folder)`` reads."""
+        """Write the files that ``AutoTokenizer`` or ``AutoImageProcessor.from_pretrained(folder)`` reads."""
         ...
 
 

@@ -7,15 +7,15 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from warmstart.core.errors import BadOption, FileNotFound, nearest
 from warmstart.core.registry import convert
 
-FAMILIES = ("modality", "task", "strategy")
+FAMILIES = ("modality", "task", "strategy", "objective")
 """Families whose chosen part takes options from the recipe: tables in TOML, ``--set strategy.head=native`` on a command line."""
 
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -32,14 +32,14 @@ class Recipe:
         BadOption: A number is out of range.
     """
 
-    data: str = field(default="", metadata={"help": "Table with the training rows.", "flag": False})
+    data: str = field(default="", metadata={"help": "Table, or folder of class folders, with the training rows.", "flag": False})
     test: str | None = field(default=None, metadata={"help": "Table with test rows; without it a part of DATA is set aside."})
     task: str = field(default="auto", metadata={"help": "What is asked; auto tells from the label column."})
-    modality: str = field(default="text", metadata={"help": "Kind of input."})
+    modality: str = field(default="auto", metadata={"help": "Kind of input; auto tells from the data."})
     column: dict[str, str] = field(default_factory=dict, metadata={"help": "Which column plays which role, e.g. text=review."})
     group: str | None = field(default=None, metadata={"help": "Column whose equal values stay on one side of a split."})
     skip_bad: bool = field(default=False, metadata={"help": "Leave out rows that cannot be used, and count them."})
-    backbone: str = field(default="minilm", metadata={"help": "Pre-trained body: minilm, a folder, or a hub id."})
+    backbone: str = field(default="auto", metadata={"help": "Pre-trained body: minilm (for text), a folder, or a hub id."})
     strategy: str = field(default="auto", metadata={"help": "A rung to run alone; auto climbs the ladder."})
     budget: float = field(default=300.0, metadata={"help": "Time for the whole run: 90, 60s, 5m, 1.5h."})
     prefer: Literal["best", "cheapest"] = field(
@@ -64,6 +64,41 @@ class Recipe:
             raise BadOption(f"seed = {self.seed}", "expected 0 to 4294967295", "give for example --seed 0")
 
 
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """One run of ``pretrain``, resolved. ``size`` and ``budget`` (seconds) are one dial: they decide whatever the options do not.
+
+    ``plan`` is what the dial led to: it is written into ``recipe.json`` and followed when that recipe runs again.
+
+    Raises:
+        BadOption: A number is out of range.
+    """
+
+    data: str = field(default="", metadata={"help": "What to learn from.", "flag": False})
+    objective: str = field(default="", metadata={"help": "How to learn: see warmstart parts objectives."})
+    validation: str | None = field(default=None, metadata={"help": "Data to validate on; without it a part of DATA is set aside."})
+    modality: str = field(default="auto", metadata={"help": "Kind of input; auto tells from the objective and the data."})
+    column: dict[str, str] = field(default_factory=dict, metadata={"help": "Which column plays which role, e.g. text=review."})
+    skip_bad: bool = field(default=False, metadata={"help": "Leave out what cannot be used, and count it."})
+    start: str | None = field(default=None, metadata={"help": "Body to go on from: a name, a folder, or a hub id.", "flag": "from"})
+    size: Literal["tiny", "small", "base"] | None = field(default=None, metadata={"help": "How large a body."})
+    budget: float | None = field(default=None, metadata={"help": "Time for the whole run: 90, 60s, 10m, 2h."})
+    precision: Literal["auto", "float32", "bfloat16"] = field(default="auto", metadata={"help": "Number type that is computed in."})
+    device: str = field(default="auto", metadata={"help": "Where to compute: auto, cpu, cuda or cuda:1."})
+    seed: int = field(default=0, metadata={"help": "Seed of every random choice."})
+    options: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={"help": "Options of the chosen parts.", "flag": False})
+    plan: dict[str, Any] = field(default_factory=dict, metadata={"help": "What the dial led to.", "flag": False})
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and not (math.isfinite(self.budget) and self.budget > 0):
+            raise BadOption(f"budget = {self.budget}", "expected more than 0 seconds", "give for example --budget 10m")
+        if not 0 <= self.seed < 2**32:
+            raise BadOption(f"seed = {self.seed}", "expected 0 to 4294967295", "give for example --seed 0")
+
+
+AnyRecipe = TypeVar("AnyRecipe", Recipe, PretrainRecipe)
+
+
 def parse_seconds(text: str | float) -> float:
     """Seconds of ``90``, ``"90"``, ``"60s"``, ``"5m"`` or ``"1.5h"``.
 
@@ -78,43 +113,43 @@ def parse_seconds(text: str | float) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
-def read(path: Path) -> Recipe:
-    """The recipe in a ``.toml`` file, or in the ``.json`` file that a run wrote.
+def read(path: Path, base: AnyRecipe) -> AnyRecipe:
+    """``base`` with what a ``.toml`` file says, or the ``.json`` file that a run wrote.
 
     Raises:
         FileNotFound: There is no such file.
         BadOption: The file is no valid recipe; says which key and why.
     """
-    return from_json(path) if path.suffix.lower() == ".json" else from_toml(path)
+    return from_json(path, base) if path.suffix.lower() == ".json" else from_toml(path, base)
 
 
-def from_toml(path: Path) -> Recipe:
-    """The recipe in a TOML file; options of a part are a table that may name it: ``[strategy]``, ``name = "tail"``, ``head = "native"``.
+def from_toml(path: Path, base: AnyRecipe) -> AnyRecipe:
+    """``base`` with what a TOML file says. Options of a part are a table, which may name it: ``[strategy]``, ``name = "tail"``.
 
     Raises:
         FileNotFound: There is no such file.
         BadOption: Not TOML, an unknown key, or a value of the wrong type.
     """
     do = 'a part with options is a table: [strategy] with name = "tail"'
-    return with_values(Recipe(), _parse(path, tomllib.loads, "TOML", do), f"{path}: ")
+    return with_values(base, _parse(path, tomllib.loads, "TOML", do), f"{path}: ")
 
 
-def from_json(path: Path) -> Recipe:
-    """The recipe in a ``recipe.json``.
+def from_json(path: Path, base: AnyRecipe) -> AnyRecipe:
+    """``base`` with what a ``recipe.json`` says.
 
     Raises:
         FileNotFound: There is no such file.
         BadOption: Not JSON, an unknown key, or a value of the wrong type.
     """
-    return with_values(Recipe(), _parse(path, json.loads, "JSON", "use the recipe.json of a model folder"), f"{path}: ")
+    return with_values(base, _parse(path, json.loads, "JSON", "use the recipe.json of a model folder"), f"{path}: ")
 
 
-def as_json(recipe: Recipe) -> str:
+def as_json(recipe: Recipe | PretrainRecipe) -> str:
     """The text of ``recipe.json``."""
     return json.dumps(dataclasses.asdict(recipe), indent=1, ensure_ascii=False) + "\n"
 
 
-def with_sets(recipe: Recipe, sets: Iterable[str]) -> Recipe:
+def with_sets(recipe: AnyRecipe, sets: Iterable[str]) -> AnyRecipe:
     """The recipe with ``--set`` values: ``["strategy.head=native", "seed=3", "column.text=review"]``.
 
     Raises:
@@ -129,23 +164,25 @@ def with_sets(recipe: Recipe, sets: Iterable[str]) -> Recipe:
     return recipe
 
 
-def with_values(recipe: Recipe, values: Mapping[str, Any], where: str = "") -> Recipe:
+def with_values(recipe: AnyRecipe, values: Mapping[str, Any], where: str = "") -> AnyRecipe:
     """The recipe with these fields changed; tables are merged key by key. ``where`` begins every error ("run.toml: ").
 
     Raises:
         BadOption: An unknown key, a value of the wrong type, or a number out of range.
     """
-    types = {f.name: str(f.type) for f in fields(Recipe)}
+    types = {f.name: str(f.type) for f in fields(recipe)}
+    families = [family for family in FAMILIES if family in types]
     changed: dict[str, Any] = {}
     options = {family: dict(given) for family, given in recipe.options.items()}
-    for key, value in values.items():
+    for given_key, value in values.items():
+        key = "start" if given_key == "from" and "start" in types else given_key
         if key not in types:
             known = [name for name in types if name not in ("options", "plan")]
             raise BadOption(f"{where}no key {key!r}.{nearest(key, known)}", f"known: {', '.join(known)}", "correct the key")
         if key == "options":
             for family, given in _table(value, where + key).items():
-                options[_family(family, where)] = {**options.get(family, {}), **_table(given, f"{where}{key}.{family}")}
-        elif key in FAMILIES and isinstance(value, Mapping):
+                options[_family(family, families, where)] = {**options.get(family, {}), **_table(given, f"{where}{key}.{family}")}
+        elif key in families and isinstance(value, Mapping):
             given = dict(value)
             if "name" in given:
                 changed[key] = convert(given.pop("name"), "str", f"{where}{key}.name")
@@ -161,8 +198,8 @@ def with_values(recipe: Recipe, values: Mapping[str, Any], where: str = "") -> R
         raise BadOption(where + error.given, error.expected, error.do) from None
 
 
-def _value(recipe: Recipe, key: str, value: Any, type_name: str, where: str) -> Any:
-    if key == "budget":
+def _value(recipe: Recipe | PretrainRecipe, key: str, value: Any, type_name: str, where: str) -> Any:
+    if key == "budget" and not (value is None and type_name.endswith("None")):
         try:
             return parse_seconds(value)
         except BadOption as error:
@@ -181,9 +218,9 @@ def _table(value: Any, where: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _family(name: str, where: str) -> str:
-    if name not in FAMILIES:
-        raise BadOption(f"{where}no options for {name!r}.{nearest(name, FAMILIES)}", f"known: {', '.join(FAMILIES)}", "correct the key")
+def _family(name: str, known: Sequence[str], where: str) -> str:
+    if name not in known:
+        raise BadOption(f"{where}no options for {name!r}.{nearest(name, known)}", f"known: {', '.join(known)}", "correct the key")
     return name
 
 

@@ -71,11 +71,15 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training example that lies close to an error in the frozen backbone's space (cosine ``similarity``)."""
+    """A training example that lies close to an error in the frozen backbone's space (cosine ``similarity``).
+
+    ``picture`` is a data URI, empty where there is nothing to see.
+    """
 
     text: str
     label: str
     similarity: float
+    picture: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,16 @@ class ErrorCase:
     probability: float
     row: int
     neighbours: tuple[Neighbour, ...] = ()
+    picture: str = ""
 
 
 @dataclass(frozen=True)
 class DataSummary:
     """What was read.
 
-    ``lengths`` is a histogram of tokens per example: ``[(from, to, count), ...]``; ``left_out`` maps a reason to a
-    count; ``duplicates`` counts training rows whose text occurs earlier in the training rows; ``leaked`` counts test rows whose text
-    also occurs in the training rows; ``conflicts`` counts duplicated texts that carry different labels.
+    ``lengths`` is a histogram of examples by length in ``unit``, ``[(from, to, count), ...]``, and ``tokens_mean`` its mean; ``left_out``
+    maps a reason to a count; ``duplicates`` counts training rows whose input occurs earlier in the training rows; ``leaked`` counts test
+    rows whose input also occurs in the training rows; ``conflicts`` counts duplicated inputs that carry different labels.
     """
 
     source: str
@@ -112,6 +117,7 @@ class DataSummary:
     conflicts: int = 0
     leaked: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
+    unit: str = "tokens"
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,71 @@ class Report:
             lines += ["", f"  {'rung':<14} {'score':>7}  {'95 % interval':<16} {'seconds':>8} {'predicted':>9} {'trainable':>11}"]
             lines += [_rung_line(r) for r in self.ladder]
         lines += ["", *self.verdict]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class PretrainReport:
+    """Everything one ``pretrain`` measured.
+
+    ``curves`` maps a name ("loss", "validation/loss") to its steps and values. ``items`` says what was read ({"documents": 812}).
+    ``count`` items of ``unit`` were seen in ``training_seconds``. ``pictures`` are titles with the pixels as a PNG data URI. ``events``
+    tells of retreats from a bad step.
+    """
+
+    model: str
+    objective: str
+    modality: str
+    start: str
+    source: str
+    parameters: int
+    steps: int
+    unit: str
+    count: int
+    seconds: float
+    training_seconds: float
+    metrics: dict[str, Metric]
+    items: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+    phases: list[tuple[str, int]] = field(default_factory=list)
+    pictures: list[tuple[str, str]] = field(default_factory=list)
+    samples: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    planned: dict[str, float] = field(default_factory=dict)
+    peak_bytes: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+    seed: int = 0
+    warnings: list[str] = field(default_factory=list)
+    verb: str = "pretrain"
+
+    @property
+    def per_second(self) -> float:
+        """Items of ``unit`` seen in a second of training."""
+        return self.count / self.training_seconds if self.training_seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole report as plain JSON types, pictures left out (``report.json``)."""
+        return {**dataclasses.asdict(self), "pictures": [title for title, _ in self.pictures], "per_second": self.per_second}
+
+    def contract(self) -> dict[str, Any]:
+        """The object that ``--json`` prints for ``pretrain``; names are fixed, more may be added."""
+        names = ("model", "objective", "steps", "seconds", "parameters", "metrics", "unit", "count", "per_second", "peak_bytes", "warnings")
+        whole = self.as_dict()
+        return {name: whole[name] for name in (*names, "events", "settings")}
+
+    def as_text(self) -> str:
+        """The report as a person reads it on a terminal."""
+        lines = [
+            f"{self.objective}: {self.parameters:,} parameters, {self.steps:,} steps, {self.count:,} {self.unit}"
+            f" in {self.training_seconds:.0f} s ({self.per_second:,.0f} {self.unit}/s)"
+        ]
+        lines += [f"  {name:<27} {show(m)}" for name, m in self.metrics.items()]
+        lines += [f"  note: {event}" for event in self.events]
+        if self.samples:
+            lines += ["", *(f"  | {line}" for line in self.samples[0].splitlines()[:12])]
         return "\n".join(lines)
 
 

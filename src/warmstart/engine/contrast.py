@@ -64,9 +64,8 @@ def run(
             bench.check_time()
             chosen = rows[positions]
             batch = bench.batch(chosen)
-            mask = batch["attention_mask"]
-            output = cut.run(working.body, batch) if tail is None else tail(bench.hidden(chosen, point, length=mask.shape[1]), batch)
-            embedded = network.masked_mean(network.last_state(output), mask)
+            last = network.last_state(cut.run(working.body, batch) if tail is None else tail(bench.hidden(chosen, point, batch), batch))
+            embedded = network.masked_mean(last, network.state_mask(working.body, last, batch))
             return loss(embedded, torch.from_numpy(targets[positions]).to(bench.device))
 
         return loss_of

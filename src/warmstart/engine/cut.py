@@ -337,10 +337,19 @@ def _outputs(output: Any) -> list[Tensor]:
 
 
 def run(model: nn.Module, batch: Batch) -> Any:
-    """The model's output for the batch."""
+    """The model's output for the batch, whose floating-point tensors are brought to the model's precision."""
     # A cache of keys and values would only cost memory: nothing is generated.
     without_cache = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
-    return model(**(without_cache | dict(batch)))
+    return model(**(without_cache | converted(batch, model)))
+
+
+def converted(batch: Batch, model: nn.Module) -> dict[str, Any]:
+    """The batch with pixels and waves in the precision of the model: many bodies do not convert what they get."""
+    floating = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.is_floating_point()}
+    if not floating:
+        return dict(batch)
+    precision = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return {**batch, **{name: value.to(precision) for name, value in floating.items()}}
 
 
 def _tree_over(model: nn.Module, trunk: Trunk) -> tuple[nn.Module, nn.Module]:

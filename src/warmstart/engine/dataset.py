@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,10 @@ class Dataset:
     warnings: list[str]
 
 
-def read(recipe: Recipe, data: Any = None, test: Any = None) -> Dataset:
+def read(recipe: Recipe, data: Any = None, test: Any = None, *, body: Path | None = None) -> Dataset:
     """Read and check the rows that a recipe names (or that are given as objects), and set test rows aside.
+
+    ``body`` is the folder of the body that the rows are for.
 
     Raises:
         InputError: A file, column, row or label is wrong.
@@ -54,7 +57,7 @@ def read(recipe: Recipe, data: Any = None, test: Any = None) -> Dataset:
 
     def rows_of(source: Any, columns: Mapping[str, str], asked: Task | None) -> Examples:
         return examples.read_examples(
-            source, modality=modality, task=asked, given=columns, group=recipe.group, skip_bad=recipe.skip_bad, labelled=True
+            source, modality=modality, task=asked, given=columns, group=recipe.group, skip_bad=recipe.skip_bad, labelled=True, body=body
         )
 
     everything = rows_of(recipe.data if data is None else data, given, task)
@@ -72,6 +75,7 @@ def read(recipe: Recipe, data: Any = None, test: Any = None) -> Dataset:
             group=None,
             skip_bad=recipe.skip_bad,
             labelled=True,
+            body=body,
         )
     train, held, split = _split(everything, found, task, recipe)
     assert train.targets is not None  # noqa: S101 - labelled rows were asked for
@@ -84,17 +88,21 @@ def read(recipe: Recipe, data: Any = None, test: Any = None) -> Dataset:
 
 def summary(rows: Dataset, bench: Workbench | None) -> DataSummary:
     """What was read, for the report; lengths in tokens only where the backbone's tokenizer was used."""
+    unit = rows.modality.unit
     duplicates, conflicts, leaked = examples.summarise(rows.train, rows.test, rows.modality)
     names = rows.task.decode(certain(rows.targets, len(rows.labels)), rows.labels)
     counts = Counter(name for label in names for name in (label if isinstance(label, list) else [label]))
     lengths, mean, truncated = [], 0.0, 0
-    if bench is not None:
-        sizes = bench.lengths
+    extents = [rows.modality.extent(value) for value in rows.train.inputs]
+    own = np.array([extent for extent in extents if extent is not None])
+    if len(own) or bench is not None:
+        sizes = own if len(own) or bench is None else bench.lengths
         edges = np.unique(np.linspace(sizes.min(), sizes.max() + 1, 21).astype(np.int64))
         histogram, _ = np.histogram(sizes, bins=edges) if len(edges) > 1 else (np.array([len(sizes)]), None)
         edges = edges if len(edges) > 1 else np.array([sizes.min(), sizes.min() + 1])
         lengths = [(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], histogram, strict=True)]
-        mean, truncated = float(sizes.mean()), int((sizes >= bench.encoder.max_length).sum())
+        mean = float(sizes.mean())
+        truncated = 0 if len(own) or bench is None else int((sizes >= bench.encoder.max_length).sum())
     return DataSummary(
         source=rows.train.source,
         columns=rows.train.columns,
@@ -108,6 +116,7 @@ def summary(rows: Dataset, bench: Workbench | None) -> DataSummary:
         duplicates=duplicates,
         conflicts=conflicts,
         leaked=leaked,
+        unit=unit,
         left_out=dict(Counter(rows.train.left_out) + Counter(rows.test.left_out if rows.test is not None else {})),
     )
 

@@ -6,11 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from warmstart.core.errors import BadOption, ColumnNotFound, DataError, nearest
 from warmstart.core.protocols import Modality, Task
-from warmstart.engine.tables import Table, read_table
+from warmstart.engine import sources
+from warmstart.engine.draft import Table
 
 SURE_LABEL_NAMES = ("label", "labels", "target", "targets", "class")
 LIKELY_LABEL_NAMES = (
@@ -39,7 +41,15 @@ class Examples:
 
 
 def read_examples(
-    source: Any, *, modality: Modality, task: Task | None, given: Mapping[str, str], group: str | None, skip_bad: bool, labelled: bool
+    source: Any,
+    *,
+    modality: Modality,
+    task: Task | None,
+    given: Mapping[str, str],
+    group: str | None,
+    skip_bad: bool,
+    labelled: bool,
+    body: Path | None = None,
 ) -> Examples:
     """Read ``source`` (anything ``read_table`` takes), settle which column plays which role, and check every row.
 
@@ -51,6 +61,7 @@ def read_examples(
         group: Column whose equal values must stay on one side of every split.
         skip_bad: Leave unusable rows out and count them, instead of raising.
         labelled: Whether labels are needed; if not, those that are found are kept unchecked, and given columns for them may be absent.
+        body: Folder of the body that the rows are for, which the modality may fit them to.
 
     Raises:
         BadOption: ``given`` names a role that does not exist.
@@ -58,14 +69,15 @@ def read_examples(
         DataError: A row is unusable, or none is left.
         InputError: Whatever ``read_table`` raises.
     """
-    table = read_table(source, skip_bad=skip_bad)
+    table = sources.opened(source, modality, skip_bad=skip_bad)
     given = dict(given) | ({"group": group} if group else {})
     if not labelled:
         given = {role: column for role, column in given.items() if role in modality.roles or column in table.columns}
     _check_given(table, given, (*modality.roles, "label", "group"))
     columns = _roles(table, modality, given, labelled=labelled)
     roles = [role for role in modality.roles if role in columns]
-    inputs = list(zip(*(table.columns[columns[role]] for role in roles), strict=True))
+    raw = list(zip(*(table.columns[columns[role]] for role in roles), strict=True))
+    inputs = modality.load(raw, folder=sources.folder_of(table.source), body=body)
     targets = table.columns[columns["label"]] if "label" in columns else None
     groups = table.columns[columns["group"]] if "group" in columns else None
     kept, left_out = _usable(table, modality, task, inputs, targets if labelled else None, groups, skip_bad=skip_bad)
@@ -190,7 +202,8 @@ def _usable(
         if reason is None:
             kept.append(i)
             continue
-        first_bad = first_bad or f"{table.source}, {table.unit} {table.rows[i]}: {reason}"
+        where = modality.where(value)
+        first_bad = first_bad or f"{table.source}, {table.unit} {table.rows[i]}: {where and f'{where}: '}{reason}"
         reasons[reason] += 1
     if reasons and (not skip_bad or not kept):
         counted = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())

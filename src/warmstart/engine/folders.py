@@ -11,7 +11,7 @@ from warmstart.core import recipe as recipes
 from warmstart.core.card import Body, Card, Source
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import Report
-from warmstart.engine import page, store
+from warmstart.engine import bodies, page, store
 from warmstart.engine.choice import Scored
 from warmstart.engine.dataset import Dataset
 from warmstart.engine.model import SETTINGS
@@ -32,7 +32,8 @@ def write_card(folder: Path, *, recipe: Recipe, rows: Dataset, bench: Workbench,
     body = Body("none", "", "none", 0)
     if with_body:
         backbone = bench.backbone
-        body = Body(backbone.name, backbone.fingerprint, backbone.licence, backbone.parameters)
+        opened_by: Literal["transformers", "warmstart"] = "warmstart" if bodies.is_own(backbone.model) else "transformers"
+        body = Body(backbone.name, backbone.fingerprint, backbone.licence, backbone.parameters, opened_by)
     return Card(
         verb="adapt",
         task=rows.task.name,

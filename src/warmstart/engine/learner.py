@@ -58,8 +58,8 @@ class Group:
 class Phase:
     """One stretch of training with its own parameters. Most objectives have one; a deep belief network has one for each layer.
 
-    The learning rate rises linearly over the first ``warmup`` of the steps, stays, and falls over the last ``cooldown`` of them to zero,
-    by ``decay``; ``cooldown = 1 - warmup`` falls all the way, 0 never.
+    The learning rate rises linearly over the first ``warmup`` of the steps, stays, and falls over the last ``cooldown`` of them by
+    ``decay`` to ``floor`` times its peak; ``cooldown = 1 - warmup`` falls all the way, 0 never.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Phase:
     warmup: float = 0.02
     cooldown: float = 0.98
     decay: Literal["linear", "cosine"] = "linear"
+    floor: float = 0.0
     clip: float | None = 1.0
 
 

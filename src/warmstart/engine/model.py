@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from warmstart.core import registry
 from warmstart.core.card import Card
-from warmstart.core.errors import ColumnNotFound, DataError
+from warmstart.core.errors import ColumnNotFound, DataError, NotAModel
 from warmstart.core.protocols import Input, Modality, Predictor, Task
 from warmstart.engine import device as devices
+from warmstart.engine import sources
 from warmstart.engine.examples import Examples, read_examples
-from warmstart.engine.tables import read_table
 
 SETTINGS = "warmstart.json"
 """What a folder needs beside weights to predict as it was trained: precision and longest input."""
@@ -37,6 +37,11 @@ class Model:
         return self.card.labels
 
     @property
+    def body(self) -> Path | None:
+        """Where the body's own preprocessing lies; None for a model without a body."""
+        return None if self.card.head == "none" else self.folder
+
+    @property
     def roles(self) -> list[str]:
         """The parts of one input, in order."""
         return [role for role in self.modality.roles if role in self.card.columns]
@@ -45,7 +50,8 @@ class Model:
         """Label, its calibrated probability, and the calibrated probability of every class, for each row.
 
         Args:
-            data: A list of strings (or of tuples, for text pairs), or anything ``warmstart adapt`` reads: a file, a frame, a Dataset.
+            data: A list of inputs (strings, tuples for text pairs, image files, PIL images, arrays), or anything that ``warmstart
+                adapt`` reads: a file, a folder, a frame, a Dataset.
             column: Role to column, where it cannot be inferred.
             skip_bad: Leave out rows that cannot be used.
 
@@ -67,13 +73,15 @@ class Model:
         return self.task.probabilities(self.predictor.logits(values, quiet=quiet))
 
     def named(self, value: Input) -> dict[str, Any]:
-        """One input by the roles of its parts, as it is written beside its prediction."""
-        return dict(zip(self.modality.roles, value, strict=False))
+        """One input by the roles of its parts, as it is written beside its prediction: what it is, or the file it came from."""
+        where = self.modality.where(value)
+        return {self.roles[0]: where} if where else dict(zip(self.modality.roles, value, strict=False))
 
     def inputs(self, data: Any, *, column: dict[str, str] | None = None, skip_bad: bool = False) -> list[Input]:
         """The rows of ``data`` as this model's modality takes them."""
-        if isinstance(data, list | tuple) and all(isinstance(v, str | tuple) for v in data):
+        if isinstance(data, list | tuple) and not any(isinstance(v, Mapping) for v in data):
             values = [v if isinstance(v, tuple) else (v,) for v in data]
+            values = self.modality.load(values, folder=Path(), body=self.body)
             for i, value in enumerate(values):
                 problem = self.modality.check(value)
                 if len(value) != len(self.roles):
@@ -81,17 +89,26 @@ class Model:
                         f"input {i + 1} has {len(value)} parts", f"{len(self.roles)}: {', '.join(self.roles)}", "give each as a tuple"
                     )
                 if problem is not None and not skip_bad:
-                    raise DataError(f"input {i + 1}: {problem}", "usable text in every row", "correct it, or leave such rows out")
+                    where = self.modality.where(value)
+                    given = f"input {i + 1}: {where and f'{where}: '}{problem}"
+                    raise DataError(given, f"usable {self.modality.name} in every row", "correct it, or leave such rows out")
             return [v for v in values if self.modality.check(v) is None]
         return self.examples(data, column=column or {}, skip_bad=skip_bad, labelled=False).inputs
 
     def examples(self, data: Any, *, column: dict[str, str], skip_bad: bool, labelled: bool) -> Examples:
         """Read a table with the columns that the model was trained on, unless others are given."""
         roles = {role: name for role, name in self.card.columns.items() if role in (*self.modality.roles, "label")}
-        table = read_table(data, skip_bad=skip_bad)
+        table = sources.opened(data, self.modality, skip_bad=skip_bad)
         known = {role: name for role, name in roles.items() if name in table.columns}
         found = read_examples(
-            table, modality=self.modality, task=self.task, given={**known, **column}, group=None, skip_bad=skip_bad, labelled=labelled
+            table,
+            modality=self.modality,
+            task=self.task,
+            given={**known, **column},
+            group=None,
+            skip_bad=skip_bad,
+            labelled=labelled,
+            body=self.body,
         )
         differing = [role for role in self.modality.roles if (role in found.columns) != (role in self.roles)]
         if differing:
@@ -121,6 +138,9 @@ def load(folder: Path, *, device: str = "auto", precision: str = "auto") -> Mode
     import json
 
     card = Card.read(folder)
+    if card.head == "body":
+        do = f"adapt it first: warmstart adapt DATA --backbone {folder} --out MODEL"
+        raise NotAModel(f"{folder} is a pre-trained body ({card.strategy}), which predicts no labels", "a folder that adapt wrote", do)
     card.verify(folder)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     where = devices.resolve(device)

@@ -17,11 +17,64 @@ from warmstart.engine import cut
 
 
 def masked_mean(state: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the real positions of ``(B, T, D)`` in float32: (B, D)."""
+    """Mean over the real positions of a state in float32: (B, T, D), a map (B, D, H, W) or a vector (B, D) gives (B, D)."""
+    if state.ndim == 2:
+        return state.float()
+    if state.ndim > 3:
+        return state.float().flatten(2).mean(2)
     if mask is None:
-        return state.float().flatten(1, -2).mean(1)
+        return state.float().mean(1)
     weight = mask.to(torch.float32)  # (B, T)
     return torch.bmm(weight.unsqueeze(1), state.float()).squeeze(1) / weight.sum(1, keepdim=True).clamp_min(1)  # (B, D)
+
+
+def state_mask(body: nn.Module, state: Tensor, batch: cut.Batch) -> Tensor | None:
+    """Which positions of a state (B, T, D) are real, as (B, T); None where all are, or where nobody can tell.
+
+    A body that shortens time on its way (Wav2Vec2) says itself what becomes of the mask.
+    """
+    mask = batch.get("attention_mask")
+    if mask is None or state.ndim != 3 or mask.shape == state.shape[:2]:
+        return mask if state.ndim == 3 else None
+    shorten = getattr(getattr(body, "base_model", body), "_get_feature_vector_attention_mask", None)
+    found: Tensor | None = None if shorten is None else shorten(state.shape[1], mask)
+    return found
+
+
+def as_rows(state: Tensor, mask: Tensor | None) -> list[Tensor]:
+    """The state of each example as it is stored: its real positions (T, D), the cells of its map (H * W, D), or its vector (1, D)."""
+    if state.ndim == 2:
+        return list(state.unsqueeze(1))
+    if state.ndim > 3:
+        return list(state.flatten(2).transpose(1, 2))
+    return list(state) if mask is None else [row[: int(n)] for row, n in zip(state, mask.sum(1).tolist(), strict=True)]
+
+
+def from_rows(rows: Sequence[Tensor], shape: Sequence[int], *, length: int) -> Tensor:
+    """What ``as_rows`` took apart, put together: ``shape`` is one example's, and sequences are padded to ``length``."""
+    if len(shape) != 2:
+        together = torch.stack(list(rows))
+        return together.squeeze(1) if len(shape) == 1 else together.transpose(1, 2).reshape(len(rows), *shape)
+    found = torch.zeros(len(rows), length, rows[0].shape[1], dtype=rows[0].dtype)
+    for i, row in enumerate(rows):
+        found[i, : len(row)] = row
+    return found
+
+
+def state_length(body: nn.Module, batch: cut.Batch, lengths: Sequence[int]) -> int:
+    """Positions of the states that the body has for this batch, given how many of them are real in each row."""
+    mask = batch.get("attention_mask")
+    if mask is None:
+        return max(lengths)
+    if mask.sum(1).tolist() == list(lengths):
+        return int(mask.shape[1])
+    shorten = getattr(getattr(body, "base_model", body), "_get_feat_extract_output_lengths", None)
+    return max(lengths) if shorten is None else int(shorten(mask.shape[1]))
+
+
+def widened(states: Tensor, width: int) -> Tensor:
+    """Pooled states (B, P, D) with zeros behind their features up to ``width``."""
+    return states if states.shape[-1] >= width else nn.functional.pad(states, (0, width - states.shape[-1]))
 
 
 class PooledHead(nn.Module):
@@ -60,7 +113,7 @@ class Network(nn.Module):
     def forward(self, batch: cut.Batch) -> Tensor:
         """Logits (B, C) in float32 of a batch of encoded examples."""
         if self.head is None:
-            return _logits(self.body(**batch))
+            return _logits(self.body(**cut.converted(batch, self.body)))
         logits: Tensor = self.head(pooled_states(self.body, self.trunk, batch))
         return logits
 
@@ -71,7 +124,7 @@ class Network(nn.Module):
         """
         if self.head is None:
             return _logits(tail(hidden, batch))
-        upper = self.states_from_cut(tail, hidden, batch)
+        upper = widened(self.states_from_cut(tail, hidden, batch), lower.shape[2])
         logits: Tensor = self.head(torch.cat([lower, upper[:, lower.shape[1] :]], dim=1))
         return logits
 
@@ -93,17 +146,18 @@ def pooled_states(
 ) -> Tensor:
     """Mean-pooled state at every point of the trunk, the last after the body's final norm: (B, L + 1, D) in float32.
 
+    Points differ in width in many bodies for images: D is the widest, and the others have zeros behind their features.
+
     Args:
         call: Runs the body, where that is more than ``body(**batch)``.
         stop: Leave the body at this point: (B, stop + 1, D).
         visit: Sees the unpooled state (B, T, D) at every point, as the trunk hands it on.
     """
-    mask = batch.get("attention_mask")
     found: list[Tensor] = []
     whole = trunk is None or stop is None or stop >= trunk.n_blocks
 
     def see(point: int, state: Tensor) -> None:
-        found.append(masked_mean(state, mask))
+        found.append(masked_mean(state, state_mask(body, state, batch)))
         if visit is not None:
             visit(point, state)
 
@@ -111,8 +165,10 @@ def pooled_states(
         output = cut.run(body, batch) if call is None else call()
     if whole:
         # The trunk's own last state lacks the body's final norm, which bodies such as GPT-2 and Llama need.
-        found[len(found) - (trunk is not None) :] = [masked_mean(last_state(output), mask)]
-    return torch.stack(found, dim=1)
+        last = last_state(output)
+        found[len(found) - (trunk is not None) :] = [masked_mean(last, state_mask(body, last, batch))]
+    widest = max(state.shape[1] for state in found)
+    return torch.stack([nn.functional.pad(state, (0, widest - state.shape[1])) for state in found], dim=1)
 
 
 def groups_by_depth(body: nn.Module, trunk: cut.Trunk | None) -> list[list[nn.Parameter]]:
@@ -149,7 +205,7 @@ def only_trainable(module: nn.Module, parameters: Sequence[nn.Parameter]) -> Ite
 
 
 def last_state(output: Any) -> Tensor:
-    """The body's final output (B, T, D), whatever it is wrapped in."""
+    """The body's final output, (B, T, D), (B, D, H, W) or (B, D), whatever it is wrapped in."""
     found: Tensor = output if isinstance(output, Tensor) else output[0]
     return found
 

@@ -38,6 +38,11 @@ MEANINGS = {
 }
 """What each metric is called, and what it means, in one line."""
 
+MOST_PICTURE = 8_000
+"""Characters of a picture: 25 errors with five neighbours each then take 1.2 MB."""
+
+_EXAMPLES = {"tokens": ("new.csv", "a new text"), "pixels": ("image.png", "image.png"), "seconds": ("sound.wav", "sound.wav")}
+
 PERCENT = "\u00a0%"
 
 _ALIASES = {
@@ -61,7 +66,7 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (clip, breakable, score, interval, points, share, duration, compact, size, head)
+    filters = (clip, breakable, picture, score, interval, points, share, duration, compact, size, head)
     environment.filters.update({function.__name__: function for function in filters})
     page = environment.get_template("report.html").render(
         r=report,
@@ -77,7 +82,9 @@ def render(report: Report) -> str:
         broad_matrix=plots.FEW_CLASSES < len(report.confusion_labels) <= plots.NAMED_CLASSES,
         calibration=_calibration(report),
         label_bars=_label_bars(report.data.labels),
-        predict_command=f"warmstart predict {shlex.quote(report.model)} new.csv",
+        length_name=_length_name(report),
+        predict_command=f"warmstart predict {shlex.quote(report.model)} {_EXAMPLES.get(report.data.unit, _EXAMPLES['tokens'])[0]}",
+        example=_EXAMPLES.get(report.data.unit, _EXAMPLES["tokens"])[1],
         model_literal=repr(report.model),
         limits=_LIMITS,
     )
@@ -189,9 +196,21 @@ def _figures(report: Report) -> dict[str, Markup]:
         "curve": plots.learning_curve(report.learning_curve[: _LIMITS["learning_curve"]], name, is_share=in_percent),
         "confusion": plots.confusion(report.confusion_labels, report.confusion),
         "reliability": plots.reliability(report.reliability),
-        "lengths": plots.lengths(report.data.lengths),
+        "lengths": plots.lengths(report.data.lengths, _length_name(report)),
     }
     return {key: Markup(svg) for key, svg in drawn.items()}  # noqa: S704 - made by plots, which escapes
+
+
+def _length_name(report: Report) -> str:
+    """What the length of an example is called: of an image it is the longer side."""
+    return "longer side in pixels" if report.data.unit == "pixels" else f"{report.data.unit} per example"
+
+
+def picture(uri: str) -> Markup:
+    """An image element for a data URI of an image; nothing for anything else, or where it is too large for a page."""
+    if not re.fullmatch(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+", uri) or len(uri) > MOST_PICTURE:
+        return Markup("")
+    return Markup(f'<img class="picture" alt="" src="{uri}">')  # noqa: S704 - only letters of base64
 
 
 def _spent(report: Report) -> dict[str, float]:

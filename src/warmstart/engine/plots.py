@@ -233,6 +233,27 @@ def learning_curve(points: Sequence[CurvePoint], metric: str, *, is_share: bool)
         return _svg(figure, f"Learning curve: held-out {metric} with 95 % interval against the number of labelled rows")
 
 
+def curves(lines: Sequence[tuple[str, Sequence[int], Sequence[float]]], label: str) -> str:
+    """Curves over steps, at most two, each ``(name, steps, values)``: the second, dearer to measure, with dots."""
+    known = [line for line in lines if len(line[1]) > 1]
+    if not known:
+        return ""
+    with _styled(label):
+        figure = _figure(230)
+        axes = figure.subplots()
+        for (name, steps, values), style, colour in zip(known, ("-", "o-"), (_BLUE, _RED), strict=False):
+            axes.plot(steps, values, style, color=colour, markersize=4, linewidth=1.6, label=name)
+        ends = np.quantile(np.concatenate([np.asarray(values) for _, _, values in known]), [0.0, 0.97])
+        if known[0][2][0] > 2 * ends[1] - ends[0] and ends[1] > ends[0]:  # a start far above the rest would flatten it
+            axes.set_ylim(ends[0] - 0.05 * (ends[1] - ends[0]), ends[1] + 0.3 * (ends[1] - ends[0]))
+        if len(known) > 1:
+            axes.legend(frameon=False, fontsize=12)
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        return _svg(figure, f"{label} over the steps of training")
+
+
 def _spread(values: Sequence[int], least_ratio: float = 1.6) -> list[int]:
     """Those values, from the largest down, that lie far enough apart on a log axis for their labels not to touch."""
     kept: list[int] = []
@@ -349,8 +370,8 @@ def reliability(bins: Sequence[ReliabilityBin]) -> str:
         return _svg(figure, "Reliability diagram: share of right predictions against mean predicted probability")
 
 
-def lengths(histogram: Sequence[tuple[int, int, int]]) -> str:
-    """Number of examples by tokens per example."""
+def lengths(histogram: Sequence[tuple[int, int, int]], name: str = "tokens per example") -> str:
+    """Number of examples by their length; ``name`` says in what."""
     bars = sorted(histogram)
     if not any(n for _, _, n in bars):
         return ""
@@ -366,9 +387,9 @@ def lengths(histogram: Sequence[tuple[int, int, int]]) -> str:
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_formatter(_thousands())
         axes.xaxis.set_major_formatter(_thousands())
-        axes.set_xlabel("tokens per example")
+        axes.set_xlabel(name)
         axes.set_ylabel("examples")
-        return _svg(figure, "Histogram of tokens per example")
+        return _svg(figure, f"Histogram of {name}")
 
 
 def _thousands() -> Callable[..., str]:

@@ -46,7 +46,7 @@ class NetworkPredictor:
             for start in range(0, len(values), window):
                 encoded = self.encoder.encode(values[start : start + window])
                 out: NDArray[np.float32] | None = None
-                for part, length in batches.uniform([len(e["input_ids"]) for e in encoded]):
+                for part, length in batches.uniform([self.encoder.size(e) for e in encoded]):
                     chosen = self.encoder.collate([encoded[int(i)] for i in part], length=length)
                     batch = {k: v.to(self.device) for k, v in chosen.items()}
                     logits = self.serving(batch).float().cpu().numpy()

@@ -78,7 +78,20 @@ def errors(
     confidence = probabilities.max(1)
     wrong = np.flatnonzero(decided != targets)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:ERRORS]
-    return [(int(i), ErrorCase(modality.show(values[i]), truths[i], labels[decided[i]], float(confidence[i]), int(rows[i]))) for i in worst]
+    return [
+        (
+            int(i),
+            ErrorCase(
+                modality.show(values[i]),
+                truths[i],
+                labels[decided[i]],
+                float(confidence[i]),
+                int(rows[i]),
+                picture=modality.picture(values[i]),
+            ),
+        )
+        for i in worst
+    ]
 
 
 def neighbours(
@@ -94,7 +107,7 @@ def neighbours(
     encoded = bench.encoder.encode(values)
     asked = torch.empty(len(values), bench.width)
     with torch.inference_mode():
-        for part, length in batches.uniform([len(e["input_ids"]) for e in encoded]):
+        for part, length in batches.uniform([bench.encoder.size(e) for e in encoded]):
             chosen = bench.encoder.collate([encoded[int(i)] for i in part], length=length)
             batch = {k: v.to(bench.device) for k, v in chosen.items()}
             asked[part] = network.pooled_states(bench.backbone.frozen, bench.backbone.frozen_trunk, batch)[:, -1].cpu()
@@ -107,10 +120,11 @@ def neighbours(
         similarity[torch.from_numpy(own[:, None] == known[None, :])] = -2.0  # below any cosine
     best = similarity.topk(min(NEIGHBOURS, len(known)), dim=1)
     return [
-        tuple(
-            Neighbour(bench.modality.show(bench.inputs[known[j]]), names[known[j]], float(s))
-            for s, j in zip(scores, where, strict=True)
-            if s >= -1.5
-        )
+        tuple(_neighbour(bench, int(known[j]), names[known[j]], float(s)) for s, j in zip(scores, where, strict=True) if s >= -1.5)
         for scores, where in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]
+
+
+def _neighbour(bench: Workbench, row: int, label: str, similarity: float) -> Neighbour:
+    value = bench.inputs[row]
+    return Neighbour(bench.modality.show(value), label, similarity, bench.modality.picture(value))

@@ -55,6 +55,8 @@ def wanted(recipe: Recipe) -> list[tuple[Strategy, bool]]:
                 "see: warmstart parts strategies",
             )
     found = []
+    if recipe.backbone == "none":
+        names = [name for name in names if registry.create("strategies", name).serve_cost < 1]
     for name in names:
         options = {key: value for key, value in given.items() if key in owned[name]}
         native = "head" in owned[name]

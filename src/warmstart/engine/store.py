@@ -94,9 +94,34 @@ def fingerprint(folder: Path) -> str:
 def load_body(folder: Path) -> nn.Module:
     """The pre-trained body in ``folder`` in float32: ``AutoModel``, or the encoder alone where the model has a decoder too.
 
+    A ``model_type`` that begins with ``warmstart-`` is one of our own (``engine.bodies``).
+
     Raises:
         BackboneNotFound: transformers cannot open the folder safely.
     """
+    from warmstart.engine import bodies
+
+    config = read_config(folder)
+    if str(config.get("model_type", "")).startswith(bodies.PREFIX):
+        return bodies.load(folder, config)
+    return _load_transformers(folder)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What is in ``config.json``; empty where it cannot be read."""
+    return read_object(folder / "config.json")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _load_transformers(folder: Path) -> nn.Module:
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
     quiet_transformers()
@@ -142,29 +167,36 @@ def load_causal(folder: Path) -> nn.Module:
     return _aligned(model).eval()
 
 
-def with_native_head(body: nn.Module, labels: list[str], problem_type: str) -> nn.Module:
-    """The architecture's own sequence classifier around ``body`` (whose parameters it shares), with a fresh head.
+NATIVE = {
+    "text": "AutoModelForSequenceClassification",
+    "image": "AutoModelForImageClassification",
+    "audio": "AutoModelForAudioClassification",
+}
+"""The classifier of a modality in transformers."""
+
+
+def with_native_head(body: nn.Module, labels: list[str], problem_type: str, *, modality: str = "text") -> nn.Module:
+    """The architecture's own classifier around ``body``, with the body's weights and a fresh head.
 
     Raises:
-        BackboneNotFound: The architecture has no sequence classifier.
+        BackboneNotFound: The architecture has no classifier for this modality.
     """
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
+    auto = NATIVE.get(modality, "")
+    if not hasattr(type(body.config), "from_dict") or not auto:
+        raise _no_classifier(body, auto)
     config: Any = type(body.config).from_dict(body.config.to_dict())  # type: ignore[operator, union-attr]
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
     config.problem_type = problem_type
-    if config.pad_token_id is None:
+    if getattr(config, "pad_token_id", 0) is None:
         config.pad_token_id = config.eos_token_id if isinstance(config.eos_token_id, int) else 0
     try:
-        whole = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        whole = getattr(transformers, auto).from_config(config, dtype=torch.float32)
     except ValueError:
-        raise BackboneNotFound(
-            f"{type(body).__name__} has no sequence classifier of its own in transformers",
-            "an architecture that AutoModelForSequenceClassification knows",
-            "use --set strategy.head=pooled",
-        ) from None
+        raise _no_classifier(body, auto) from None
     inner = getattr(whole, whole.base_model_prefix)
     # The classifier may build its body without parts the plain body has (RoBERTa's pooler), never the other way round.
     missing, _ = inner.load_state_dict(body.state_dict(), strict=False)
@@ -174,8 +206,22 @@ def with_native_head(body: nn.Module, labels: list[str], problem_type: str) -> n
     return whole.eval()
 
 
+def _no_classifier(body: nn.Module, auto: str) -> BackboneNotFound:
+    kind = {"AutoModelForSequenceClassification": "sequence "}.get(auto, "")
+    return BackboneNotFound(
+        f"{type(body).__name__} has no {kind}classifier of its own in transformers",
+        f"an architecture that {auto or 'transformers'} knows",
+        "use --set strategy.head=pooled",
+    )
+
+
 def save_transformers(model: nn.Module, folder: Path) -> None:
-    """``model.safetensors`` and ``config.json`` as transformers writes them."""
+    """``model.safetensors`` and ``config.json`` as transformers writes them; a body of our own in its own form."""
+    from warmstart.engine import bodies
+
+    if bodies.is_own(model):
+        bodies.save(model, folder)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "config.json"):  # only for its reading of a full disk
         model.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB")  # type: ignore[operator]
@@ -184,11 +230,13 @@ def save_transformers(model: nn.Module, folder: Path) -> None:
 
 
 def load_native(folder: Path) -> nn.Module:
-    """The sequence classifier that ``save_transformers`` wrote, in float32."""
-    from transformers import AutoModelForSequenceClassification
+    """The classifier that ``save_transformers`` wrote, in float32; of which modality says its ``config.json``."""
+    import transformers
 
     quiet_transformers()
-    model = AutoModelForSequenceClassification.from_pretrained(
+    architecture = str((read_config(folder).get("architectures") or [""])[0])
+    auto = next((name for name in NATIVE.values() if architecture.endswith(name.removeprefix("AutoModel"))), NATIVE["text"])
+    model = getattr(transformers, auto).from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
     )
     assert isinstance(model, nn.Module)  # noqa: S101 - narrows the untyped return value

@@ -126,7 +126,10 @@ def _read_object(source: Any) -> Draft:
 
 
 def _from_dataset(source: Any) -> Draft:
-    """A Hugging Face ``Dataset``; numbers of a ``ClassLabel`` become the names they stand for (-1: missing)."""
+    """A Hugging Face ``Dataset``; numbers of a ``ClassLabel`` become the names they stand for (-1: missing); media stay encoded."""
+    for name, feature in source.features.items():
+        if type(feature).__name__ in ("Image", "Audio"):
+            source = source.cast_column(name, type(feature)(decode=False))
     columns = dict(source.with_format(None)[:])
     for name, feature in source.features.items():
         if hasattr(feature, "int2str"):
@@ -151,12 +154,18 @@ def _from_columns(columns: Mapping[Any, Any], source: str) -> Draft:
     for name, values in columns.items():
         if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__iter__"):
             raise DataError(f"column {name!r} of {source} is a {type(values).__name__}", "a list of values", "give one value a row")
-        plain[str(name)] = [v.tolist() if hasattr(v, "tolist") else v for v in values]  # NumPy scalars and arrays inside frames
+        plain[str(name)] = [_plain_value(v) for v in values]
     lengths = {name: len(values) for name, values in plain.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"the columns of {source} differ in length: {lengths}", "columns of equal length", "give one value a row")
     n = next(iter(lengths.values()), 0)
     return Draft(source, "row", plain, list(range(1, n + 1)))
+
+
+def _plain_value(value: Any) -> Any:
+    """NumPy numbers and short arrays, as frames hold them, as Python's own; pixels and waves stay arrays."""
+    keep = getattr(value, "ndim", 0) > 1 or (getattr(value, "ndim", 0) == 1 and value.dtype.kind == "f")
+    return value.tolist() if hasattr(value, "tolist") and not keep else value
 
 
 # Out ----------------------------------------------------------------------------------------------------------------------------------

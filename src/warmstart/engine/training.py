@@ -87,7 +87,7 @@ def logits_of(bench: Workbench, net: Network, point: int) -> Callable[..., Tenso
 
     def from_cut(rows: NDArray[np.int64], length: int = 0) -> Tensor:
         batch = bench.batch(rows, length=length)
-        hidden = bench.hidden(rows, point, length=batch["attention_mask"].shape[1])
+        hidden = bench.hidden(rows, point, batch)
         return net.from_cut(tail, hidden, bench.lower(rows, point), batch)
 
     return from_cut
@@ -170,8 +170,8 @@ def pooled(bench: Workbench, net: Network, rows: NDArray[np.int64], *, point: in
         if tail is None:
             states = network.pooled_states(serving.body, serving.trunk, batch)
         else:
-            states = serving.states_from_cut(tail, bench.hidden(chosen, point, length=batch["attention_mask"].shape[1]), batch)
-            states = torch.cat([bench.lower(chosen, point), states[:, point:]], 1)
+            states = serving.states_from_cut(tail, bench.hidden(chosen, point, batch), batch)
+            states = torch.cat([bench.lower(chosen, point), network.widened(states[:, point:], bench.width)], 1)
         parts.append(states.cpu())
     found = torch.cat(parts)
     back = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable"))

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from warmstart.core.errors import CutRefused, DiskFull, OutOfTime
 from warmstart.core.protocols import Encoded, Encoder, Input, Modality, Task
-from warmstart.engine import activations, batches, network
+from warmstart.engine import activations, batches, cut, network
 from warmstart.engine import backbone as backbones
 from warmstart.engine.activations import Key
 from warmstart.engine.backbone import Backbone
@@ -86,13 +86,13 @@ class Workbench:
 
     @cached_property
     def encoded(self) -> list[Encoded]:
-        """Every row as arrays of tokens."""
+        """Every row as arrays."""
         return self.encoder.encode(self.inputs)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens per row."""
-        return np.array([len(e["input_ids"]) for e in self.encoded], dtype=np.int64)
+        """Size of each row, in tokens or what else its encoder counts."""
+        return np.array([self.encoder.size(e) for e in self.encoded], dtype=np.int64)
 
     @property
     def mean_length(self) -> float:
@@ -149,13 +149,14 @@ class Workbench:
         """Bring what training from the cut at ``point`` needs into the store: the state there, and the pooled states up to it."""
         self._fill(rows, point, point)
 
-    def hidden(self, rows: NDArray[np.int64], point: int, *, length: int) -> Tensor:
-        """Stored states at ``point``, padded: (n, length, D) in the precision of the frozen body. For rows that were prepared."""
+    def hidden(self, rows: NDArray[np.int64], point: int, batch: cut.Batch) -> Tensor:
+        """Stored states at ``point`` as the body has them for this batch: (n, T, D), padded, or maps (n, D, H, W) or vectors (n, D).
+
+        In the precision of the frozen body. For rows that were prepared.
+        """
         ragged = self._shelf(f"cut:{point}").get([self.keys[int(i)] for i in rows])
-        hidden = torch.zeros(len(ragged), length, ragged[0].shape[1], dtype=ragged[0].dtype)
-        for i, state in enumerate(ragged):
-            hidden[i, : len(state)] = state
-        return hidden.to(self.device)
+        length = network.state_length(self.backbone.frozen, batch, [len(state) for state in ragged])
+        return network.from_rows(ragged, self.shapes[point], length=length).to(self.device)
 
     def lower(self, rows: NDArray[np.int64], point: int) -> Tensor:
         """Pooled states at the points before the cut at ``point``: (n, point, D). For rows that were prepared."""
@@ -227,17 +228,19 @@ class Workbench:
     def _observe(self, rows: NDArray[np.int64], length: int, stop: int, keep: int | None, shelves: dict[str, Shelf]) -> None:
         keys = [self.keys[int(i)] for i in rows]
         kept: list[Tensor] = []
+        batch = self.batch(rows, length=length)
         states = network.pooled_states(
             self.backbone.frozen,
             self.backbone.frozen_trunk,
-            self.batch(rows, length=length),
+            batch,
             stop=stop,
             visit=lambda point, state: kept.append(state) if point == keep else None,
-        ).cpu()
+        )
+        states = network.widened(states, self.width).cpu()
         for kind, shelf in shelves.items():
             if kind.startswith("cut"):
-                state = kept[0].cpu()
-                shelf.put(keys, [state[i, : int(self.lengths[row])] for i, row in enumerate(rows)])
+                mask = network.state_mask(self.backbone.frozen, kept[0], batch)
+                shelf.put(keys, network.as_rows(kept[0].cpu(), mask))
             else:
                 points = int(kind.partition(":")[2]) + 1
                 shelf.put(keys, list(states[:, :points].flatten(1).unsqueeze(1)))  # one row of (points * D) per example
@@ -250,16 +253,29 @@ class Workbench:
         if kind not in self._shelves:
             name, _, point = kind.partition(":")
             points = int(point) + 1 if self.backbone.trunk is not None else 1
-            width = self.width if name == "cut" else points * self.width
+            width = self.shapes[int(point)][0 if len(self.shapes[int(point)]) > 2 else -1] if name == "cut" else points * self.width
             key = Key(self.backbone.fingerprint, kind, str(self.precision), self.encoder.fingerprint)
             self._shelves[kind] = self.store.shelf(key, width, self.precision if name == "cut" else torch.float32)
         return self._shelves[kind]
 
-    @cached_property
+    @property
     def width(self) -> int:
-        """Features per position of the hidden state."""
+        """Features per position of the hidden state, at the point where they are most."""
+        return self._form[1]
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shape of one example's state at each point of the trunk: (T, D), where T differs by example, a map (D, H, W), or (D,)."""
+        return self._form[0]
+
+    @cached_property
+    def _form(self) -> tuple[list[tuple[int, ...]], int]:
+        """Shapes and width, from running the first row."""
+        shapes: list[tuple[int, ...]] = []
+        body, trunk = self.backbone.frozen, self.backbone.frozen_trunk
         with torch.inference_mode():
-            return network.pooled_states(self.backbone.frozen, self.backbone.frozen_trunk, self.batch([0])).shape[-1]
+            states = network.pooled_states(body, trunk, self.batch([0]), visit=lambda _, state: shapes.append(tuple(state.shape[1:])))
+        return shapes, states.shape[-1]
 
     def origins(self) -> tuple[int, int]:
         """How many of the states that this run used it found in the store, and how many it computed."""

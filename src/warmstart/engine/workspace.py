@@ -7,12 +7,12 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from warmstart.core.errors import FolderExists, InputError
-from warmstart.core.recipe import Recipe
+from warmstart.core.recipe import PretrainRecipe, Recipe
 from warmstart.engine import store
 from warmstart.engine.clock import Clock
 
@@ -42,13 +42,14 @@ class Workspace:
         self.work = self.partial / WORK
         self.resumed = self._fresh = False
 
-    def open(self, recipe: Recipe, data_hash: str, clock: Clock) -> None:
+    def open(self, recipe: Recipe | PretrainRecipe, data_hash: str, clock: Clock) -> None:
         """Begin, or go on with what an interrupted run of the same recipe and rows left; its time counts as spent. Only while ``alone``.
 
         Raises:
             FolderExists: The partial folder belongs to another run, and ``force`` was not given.
         """
-        signature = {"recipe": asdict(replace(recipe, data="", test=None)), "data": data_hash}
+        paths = ("data", "test", "validation")  # the rows count, not where they lie
+        signature = {"recipe": {k: v for k, v in asdict(recipe).items() if k not in paths}, "data": data_hash}
         before = self._read()
         if before is not None and before["signature"] == json.loads(json.dumps(signature)):
             self.resumed = True

@@ -44,14 +44,16 @@ def run(
     from warmstart.engine.clock import Clock
 
     clock = Clock(None if recipe.plan else recipe.budget)  # before the frameworks, whose import counts
-    from warmstart.engine import backbone, dataset, device, rungs, workspace
+    from warmstart.engine import dataset, device, rungs, sources, workspace
 
     space = workspace.Workspace(out, force=force)
-    strategies = rungs.wanted(recipe)
+    rungs.wanted(recipe)
     device.dtype(recipe.precision, device.resolve(recipe.device))
-    if any(strategy.serve_cost >= 1 for strategy, _ in strategies):
-        backbone.find(recipe.backbone)
-    rows = dataset.read(recipe, data, test)
+    recipe, data, note = sources.resolve(recipe, data)
+    strategies = rungs.wanted(recipe)
+    body = sources.body_folder(recipe) if any(strategy.serve_cost >= 1 for strategy, _ in strategies) else None
+    rows = dataset.read(recipe, data, test, body=body)
+    rows.warnings.extend([note] if note else [])
     with space.alone():
         space.open(recipe, rows.hash, clock)
         ladder = _ladder(recipe, rows, clock, space.work, quiet)

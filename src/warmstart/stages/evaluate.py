@@ -79,6 +79,7 @@ def run(
             labels=dict(Counter(found.truths).most_common()),
             split="all rows measured",
             left_out=rows.left_out,
+            unit=loaded.modality.unit,
         ),
         **outcome.drawings(found, loaded.labels),
         errors=outcome.errors(found, loaded, None),

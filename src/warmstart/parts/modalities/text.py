@@ -19,6 +19,8 @@ from warmstart.engine.tfidf import Tfidf
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from warmstart.engine.draft import Table
+
 TEXT_NAMES = (
     *("text", "sentence", "review", "content", "body", "question", "utterance", "comment", "message", "query", "tweet", "post"),
     *("document", "description", "abstract", "summary", "headline", "title"),
@@ -45,9 +47,23 @@ class Part:
 
     name = "text"
     roles: tuple[str, ...] = ("text", "text_pair")
+    default_backbone: str | None = "minilm"
+    unit = "tokens"
 
     def __init__(self, options: Options) -> None:
         self.options = options
+
+    def read(self, source: Any, *, skip_bad: bool) -> Table | None:
+        """None: text stands in tables."""
+        return None
+
+    def matches(self, columns: Mapping[str, Sequence[Any]], *, folder: Path) -> bool:
+        """Whether a column holds more strings than numbers."""
+        return any(_is_text(values) for values in columns.values())
+
+    def load(self, values: Sequence[Input], *, folder: Path, body: Path | None) -> list[Input]:
+        """The strings as they are."""
+        return list(values)
 
     def infer(self, columns: Mapping[str, Sequence[Any]], given: Mapping[str, str]) -> dict[str, str]:
         """Roles by well-known names, else the column of running text; a pair only when given, or for well-known pairs of names.
@@ -89,6 +105,18 @@ class Part:
     def show(self, value: Input) -> str:
         """The texts, a vertical bar between the two of a pair."""
         return " | ".join(map(str, value))
+
+    def where(self, value: Input) -> str:
+        """Nothing: a text's row says enough."""
+        return ""
+
+    def picture(self, value: Input) -> str:
+        """Nothing: a text is shown itself."""
+        return ""
+
+    def extent(self, value: Input) -> float | None:
+        """None: only a tokenizer can tell."""
+        return None
 
     def encoder(self, folder: Path, max_length: int) -> TextEncoder:
         """The tokenizer in ``folder``; texts are cut to ``max_length`` tokens, special ones included.
@@ -183,6 +211,10 @@ class TextEncoder:
             {name: np.array(ids, dtype=np.int64) for name, ids in zip(arrays, row, strict=True)}
             for row in zip(*arrays.values(), strict=True)
         ]
+
+    def size(self, example: Encoded) -> int:
+        """Its tokens."""
+        return len(example["input_ids"])
 
     def collate(self, examples: Sequence[Encoded], *, length: int = 0) -> dict[str, Tensor]:
         """Padded on the right to the longest example, or to ``length``: every array (B, T), and ``attention_mask (B, T)``."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class Options:
     """What can be set."""
 
     c: float | None = None
-    "C of the linear support vector machine (larger: less regularised); None: chosen on held-out rows among 0.1, 0.3, 1 and 3"
+    "C of the linear model (larger: less regularised); None: chosen on held-out rows"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ClassicPredictor:
 
 
 class Part:
-    """Hand-made features and a linear support vector machine."""
+    """Hand-made features and a linear model: a support vector machine on sparse ones, logistic regression on dense ones."""
 
     name = "classic"
     order = 10
@@ -78,20 +78,18 @@ class Part:
         return None
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
-        from warmstart.engine import probe, sparse_linear
+        from warmstart.engine import dense_linear, probe, sparse_linear
         from warmstart.engine.job import Fitted
 
         rows = probe.subset(bench, train, job.settings["rows"])
         featurizer = bench.modality.featurizer({})
         features = featurizer.fit([bench.inputs[int(i)] for i in rows])
-        model = sparse_linear.fit(
-            features,
-            bench.targets[rows],
-            link=bench.task.link,
-            n_classes=bench.n_classes,
-            candidates=sparse_linear.CANDIDATES if self.options.c is None else (self.options.c,),
-            seed=bench.seed,
-        )
+        how: Any = {"link": bench.task.link, "n_classes": bench.n_classes, "seed": bench.seed}
+        if isinstance(features, np.ndarray):
+            model = dense_linear.fit(features, bench.targets[rows], c=self.options.c, **how)
+        else:
+            candidates = sparse_linear.CANDIDATES if self.options.c is None else (self.options.c,)
+            model = sparse_linear.fit(features, bench.targets[rows], candidates=candidates, **how)
         predictor = ClassicPredictor(featurizer, model)
         held_logits = predictor.logits([bench.inputs[int(i)] for i in held])
         note = f"C {model.c:g}, {features.shape[1]:,} features, {len(rows):,} rows"
@@ -99,10 +97,15 @@ class Part:
 
     def _seconds(self, bench: Workbench, n_train: int, n_held: int) -> float:
         """Rows times the measured cost of their features, and rows seen by all fits times classes times the measured cost of solving."""
-        from warmstart.engine import sparse_linear
+        from warmstart.engine import dense_linear, sparse_linear
 
-        if "classic_solve" not in bench.measured:
+        if "classic_features" not in bench.measured:
             _measure(bench)
+        if "classic_rate" in bench.measured:
+            size, tuned = int(bench.measured["classic_width"]), self.options.c is not None
+            rate = bench.measured["classic_rate"]
+            solved = dense_linear.seconds(n_train, n_features=size, n_classes=bench.n_classes, tuned=tuned, rate=rate)
+            return (n_train + n_held) * bench.measured["classic_features"] + solved
         fitted = sparse_linear.rows_fitted(n_train, len(sparse_linear.CANDIDATES) if self.options.c is None else 1)
         features = (n_train + n_held) * bench.measured["classic_features"]
         return features + fitted * bench.n_classes * bench.measured["classic_solve"]
@@ -120,14 +123,18 @@ def load(folder: Path, *, modality: Modality, device: torch.device, precision: t
 
 def _measure(bench: Workbench) -> None:
     """Seconds per row of making features, and per row and class of one fit, on a few rows."""
-    from warmstart.engine import sparse_linear
+    from warmstart.engine import dense_linear, sparse_linear
 
     rows = np.random.default_rng(bench.seed).permutation(len(bench.inputs))[:SAMPLE_ROWS]
     for sample in (rows[:2], rows):  # the first pays for imports
         began = time.perf_counter()
         features = bench.modality.featurizer({}).fit([bench.inputs[int(i)] for i in sample])
         featured = time.perf_counter()
+        if isinstance(features, np.ndarray):
+            bench.measured |= {"classic_rate": dense_linear.measured_rate(features), "classic_width": features.shape[1]}
+            continue
         sparse_linear.margins(features, bench.targets[sample], link=bench.task.link, n_classes=bench.n_classes, c=1.0, seed=bench.seed)
         solved = time.perf_counter()
     bench.measured["classic_features"] = (featured - began) / len(rows)
-    bench.measured["classic_solve"] = (solved - featured) / (len(rows) * bench.n_classes)
+    if "classic_rate" not in bench.measured:
+        bench.measured["classic_solve"] = (solved - featured) / (len(rows) * bench.n_classes)

@@ -55,8 +55,11 @@ class Part:
         self.options = options
 
     def plan(self, bench: Workbench, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float) -> Plan | None:
+        from warmstart.core.errors import CutRefused
         from warmstart.engine import finetune
 
+        if not _layers(bench.backbone.model):
+            raise CutRefused("the body has no linear layers for adapters", "a body with linear layers in its trunk", "use tail or full")
         wanted = finetune.course(bench, self.options, point=0, n_train=len(train))
         return finetune.plan(bench, wanted, train=train, held=held, seconds=seconds, cost=1.1)
 
@@ -76,15 +79,19 @@ def _with_adapters(body: Any, *, options: Options, seed: int) -> None:
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
+    config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=_layers(body))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, body)
+
+
+def _layers(body: Any) -> list[str]:
+    """Names of the linear layers of the trunk."""
     from warmstart.engine import cut
 
     trunk = cut.find_trunk(body)
     inside = f"{trunk.path}." if trunk is not None else ""
-    names = [n for n, m in body.named_modules() if n.startswith(inside) and isinstance(m, _linear_types())]
-    config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=names)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(config, body)
+    return [n for n, m in body.named_modules() if n.startswith(inside) and isinstance(m, _linear_types())]
 
 
 def _merge(body: Any) -> None:

@@ -1,0 +1,194 @@
+"""Images: files in a folder per class, paths or bytes in a table, IDX files, arrays; prepared as the backbone's processor says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from warmstart.core.errors import BadOption, ColumnNotFound
+from warmstart.core.protocols import Encoded, Input
+from warmstart.engine import image_files, images, preprocessing, store
+from warmstart.engine.image_features import ImageFeatures
+from warmstart.engine.images import Picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from warmstart.engine.draft import Table
+
+NAMES = ("image", "img", "picture", "photo", "pixels", "file", "file_name", "filename", "path", "image_path", "filepath")
+SAMPLE_ROWS = 50
+
+
+@dataclass(frozen=True)
+class Options:
+    """Images have no options."""
+
+
+class Part:
+    """The modality of images: inputs are ``(Picture,)``, or before they are loaded a path, bytes, an array or a Pillow image."""
+
+    name = "image"
+    roles: tuple[str, ...] = ("image",)
+    default_backbone: str | None = None
+    unit = "pixels"
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def read(self, source: Any, *, skip_bad: bool) -> Table | None:
+        """A folder of images, an image file, an IDX file, or a list of images; None for anything else.
+
+        Raises:
+            DataError: A folder of splits, or of no use.
+            FileUnreadable: A damaged IDX file.
+        """
+        from warmstart.engine.draft import Table
+
+        if isinstance(source, list | tuple) and source and all(images.is_image(v) and not isinstance(v, Mapping) for v in source):
+            return Table({"image": list(source)}, list(range(1, len(source) + 1)), "the list")
+        path = image_files.path_of(source)
+        if path is None:
+            return None
+        if path.is_dir():
+            return image_files.read_folder(path, suffixes=images.SUFFIXES, role="image")
+        if path.suffix.lower() in images.SUFFIXES and path.is_file():
+            return Table({"image": [str(path.absolute())]}, [1], str(path))
+        return image_files.read_idx(path)
+
+    def matches(self, columns: Mapping[str, Sequence[Any]], *, folder: Path) -> bool:
+        """Whether a column holds images; of names of files one at least must be there."""
+        return any(_holds_images(values, folder) for values in columns.values())
+
+    def infer(self, columns: Mapping[str, Sequence[Any]], given: Mapping[str, str]) -> dict[str, str]:
+        """The column of images, by a well-known name where there are several.
+
+        Raises:
+            ColumnNotFound: No column holds images, or several do.
+        """
+        if "image" in given:
+            return dict(given)
+        found = [name for name, values in columns.items() if _holds_images(values, None)]
+        named = [name for known in NAMES for name in found if name.strip().casefold() == known]
+        if len(found) != 1 and not named:
+            why = f"several columns hold images: {', '.join(map(repr, found))}" if found else "no column holds images"
+            raise ColumnNotFound(why, f"columns: {', '.join(map(repr, list(columns)[:20]))}", "name it: --column image=NAME")
+        return {"image": (named or found)[0], **given}
+
+    def load(self, values: Sequence[Input], *, folder: Path, body: Path | None) -> list[Input]:
+        """Every image decoded, in threads, at the size that the body takes; with no body a small one is kept alone."""
+        raw = [value[0] for value in values]
+        if body is None:
+            return [(picture,) for picture in images.read_all(raw, folder=folder, shape=None, form="")]
+        how = preprocessing.of(body)
+        return [(picture,) for picture in images.read_all(raw, folder=folder, shape=how.shape, form=how.form)]
+
+    def check(self, values: Sequence[Any]) -> str | None:
+        """Why an image cannot be used ("no such file", "truncated image", "too many pixels", ...), or None when it can."""
+        for value in values:
+            if not isinstance(value, Picture):
+                return "missing image" if value is None else "not an image"
+            if value.problem:
+                return value.problem
+        return None
+
+    def content(self, value: Input) -> bytes:
+        """Hash of the decoded pixels: the same for an image and its copy in another lossless format."""
+        digest: bytes = value[0].digest
+        return digest
+
+    def show(self, value: Input) -> str:
+        """Its file and its size."""
+        picture: Picture = value[0]
+        return f"{Path(picture.name).name} ({picture.size[0]} x {picture.size[1]})"
+
+    def where(self, value: Input) -> str:
+        """Its file."""
+        return str(value[0]) if isinstance(value[0], Picture) else ""
+
+    def picture(self, value: Input) -> str:
+        """A small JPEG or PNG as a data URI."""
+        return images.data_uri(value[0])
+
+    def extent(self, value: Input) -> float | None:
+        """The longer side."""
+        return float(max(value[0].size))
+
+    def encoder(self, folder: Path, max_length: int) -> ImageEncoder:
+        """The preprocessing that the body in ``folder`` was trained with; images have no ``max_length``.
+
+        Raises:
+            BackboneNotFound: The folder says nothing of images.
+        """
+        return ImageEncoder(folder)
+
+    def featurizer(self, options: Mapping[str, Any]) -> ImageFeaturizer:
+        """Oriented gradients, colours and a thumbnail.
+
+        Raises:
+            BadOption: There are no options.
+        """
+        if options:
+            raise BadOption(f"no option {next(iter(options))!r}", "no options", "leave it out")
+        return ImageFeaturizer(ImageFeatures())
+
+    def load_featurizer(self, folder: Path) -> ImageFeaturizer:
+        """The features that ``ImageFeaturizer.save`` wrote."""
+        return ImageFeaturizer(ImageFeatures.load(folder))
+
+
+class ImageEncoder:
+    """A body's preprocessing: geometry when an example is encoded (or was, when it was read), normalisation when a batch is made."""
+
+    def __init__(self, folder: Path) -> None:
+        self._how = preprocessing.of(folder)
+        self.fingerprint = self._how.fingerprint
+        self.max_length = self.size(self._how.encode(Picture(np.zeros((64, 64), np.uint8), "")))
+
+    def size(self, example: Encoded) -> int:
+        """Patches of 16 x 16 pixels."""
+        return preprocessing.size(example)
+
+    def encode(self, values: Sequence[Input]) -> list[Encoded]:
+        """``pixels (H, W, 3)`` uint8 of each image."""
+        return [self._how.encode(value[0]) for value in values]
+
+    def collate(self, examples: Sequence[Encoded], *, length: int = 0) -> dict[str, Tensor]:
+        """``pixel_values (B, C, H, W)`` float32."""
+        return {"pixel_values": self._how.collate(examples)}
+
+    def save(self, folder: Path) -> None:
+        """Write the ``preprocessor_config.json`` that ``AutoImageProcessor`` reads, or that of a body of our own."""
+        store.write_json(folder / preprocessing.FILE, self._how.settings)
+
+
+class ImageFeaturizer:
+    """Features of the classic rung."""
+
+    def __init__(self, features: ImageFeatures) -> None:
+        self._features = features
+
+    def fit(self, values: Sequence[Input]) -> Any:
+        """Learn mean and deviation; the features of ``values``: (N, F) float32."""
+        return self._features.fit([value[0] for value in values])
+
+    def transform(self, values: Sequence[Input]) -> Any:
+        """Features (N, F) float32."""
+        return self._features.transform([value[0] for value in values])
+
+    def save(self, folder: Path) -> None:
+        """Write ``features.safetensors`` and ``features.json``."""
+        self._features.save(folder)
+
+
+def _holds_images(values: Sequence[Any], folder: Path | None) -> bool:
+    """Whether most of the values that are there look like images; with a folder, whether one of the named files exists too."""
+    sample = [v for v in values[:SAMPLE_ROWS] if v is not None and not (isinstance(v, str) and not v)]
+    if not sample or sum(images.is_image(v) for v in sample) * 2 <= len(sample):
+        return False
+    names = [v for v in sample if isinstance(v, str)]
+    return folder is None or not names or any((folder / name).is_file() for name in names)

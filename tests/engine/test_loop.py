@@ -1,0 +1,236 @@
+"""The loop of pre-training: exact resume, retreats, schedules, several processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tiny_learner import Tiny
+from warmstart.core.errors import DiskFull, TrainingFailed
+from warmstart.engine import checkpoints, loop, store
+from warmstart.engine.history import sparkline
+from warmstart.engine.learner import Phase
+
+CPU = torch.device("cpu")
+
+
+def drive(learner: Tiny, folder: Path, *, precision: torch.dtype = torch.float32, **more: Any) -> loop.Outcome:
+    return loop.run(learner, loop.How(folder, 3, CPU, precision, **more))
+
+
+def bits(learner: Tiny) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in learner.module.state_dict().items()}
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kinds", [("muon", "adamw"), ("sgd", "adamw")])
+def test_it_learns_and_repeats_itself(tmp_path: Path, precision: torch.dtype, kinds: tuple[str, str]) -> None:
+    first, again = Tiny(kinds=kinds), Tiny(kinds=kinds)
+    before = first.validate(first.module.eval(), 0)["loss"]
+    outcome = drive(first, tmp_path / "a", precision=precision)
+    drive(again, tmp_path / "b", precision=precision)
+    assert_same(bits(first), bits(again))
+    assert first.validate(first.module.eval(), 0)["loss"] < 0.7 * before
+    assert (outcome.steps, outcome.count, first.began) == (50, 50 * 24, [0, 1])
+    assert outcome.history.curve("validation/loss")[0][-1] == 50
+    assert all(p.dtype == torch.float32 for p in first.module.parameters())
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing of the loop runs after it."""
+
+
+@pytest.mark.parametrize("at", [1, 17, 29, 30, 41])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, at: int) -> None:
+    whole = Tiny()
+    drive(whole, tmp_path / "whole")
+    seen = [0]
+
+    def kill(loss: Tensor, step: int) -> Tensor:
+        seen[0] += 1
+        if seen[0] == at + 1:
+            raise Killed
+        return loss
+
+    with pytest.raises(Killed):
+        drive(Tiny(spoil=kill), tmp_path / "cut")
+    resumed = Tiny()
+    outcome = drive(resumed, tmp_path / "cut")
+    assert_same(bits(whole), bits(resumed))
+    assert outcome.steps == 50
+    steps = [row["step"] for row in outcome.history.rows if "loss" in row]
+    assert steps == sorted(set(steps))  # no step twice in the curves
+
+
+KILLABLE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_loop import drive
+from tiny_learner import Tiny
+from pathlib import Path
+drive(Tiny(steps=(1500, 50)), Path(sys.argv[2]))
+"""
+
+
+def test_kill_minus_nine(tmp_path: Path) -> None:
+    """A real process, really killed, resumed twice: the same bits as one that nobody disturbed."""
+    command = [sys.executable, "-c", KILLABLE, str(Path(__file__).parent), str(tmp_path / "cut")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *sys.path])}
+    with subprocess.Popen(command, env=environment) as process:
+        while len(list((tmp_path / "cut" / "checkpoints").glob("*.json"))) < 2 or not (tmp_path / "cut" / "history.jsonl").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    whole, resumed = Tiny(steps=(1500, 50)), Tiny(steps=(1500, 50))
+    drive(whole, tmp_path / "whole")
+    drive(resumed, tmp_path / "cut")
+    assert resumed.began[-1] == 1
+    assert_same(bits(whole), bits(resumed))
+
+
+def test_nan_is_not_stepped_into(tmp_path: Path) -> None:
+    """Once bad, then good: the run goes back, halves the rate, says so, and its weights are finite."""
+    bad = [True]
+
+    def once(loss: Tensor, step: int) -> Tensor:
+        if step == 20 and bad:
+            bad.clear()
+            return loss * math.nan
+        return loss
+
+    learner = Tiny(steps=(60,), spoil=once)
+    outcome = drive(learner, tmp_path)
+    assert len(outcome.events) == 1
+    assert "at step 21 the loss is nan" in outcome.events[0]
+    assert "learning rate x 0.5" in outcome.events[0]
+    assert all(bool(torch.isfinite(value).all()) for value in bits(learner).values())
+    assert outcome.steps == 60
+
+
+def test_a_leap_is_noticed(tmp_path: Path) -> None:
+    bad = list(range(3))
+
+    def leap(loss: Tensor, step: int) -> Tensor:
+        if 300 <= step < 308 and bad:
+            bad.pop()
+            return loss * 40
+        return loss
+
+    outcome = drive(Tiny(steps=(400,), spoil=leap), tmp_path)
+    assert len(outcome.events) == 1
+    assert "leapt" in outcome.events[0]
+    odd = drive(Tiny(steps=(400,), spoil=lambda loss, step: loss * 40 if step == 300 else loss), tmp_path / "odd")
+    assert odd.events == []  # a single odd batch
+
+
+def test_always_nan_fails_and_leaves_a_good_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed, match="after 6 retreats"):
+        drive(Tiny(spoil=lambda loss, step: loss * math.nan if step > 12 else loss), tmp_path)
+    kept = checkpoints.Checkpoints(tmp_path / "checkpoints").newest()
+    assert kept is not None
+    assert kept.numbers["step"] == 13
+    assert all(bool(torch.isfinite(value.float()).all()) for value in kept.tensors.values())
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = store.write_tensors
+
+    def full(path: Path, *rest: Any) -> None:
+        if "00-000000010" in path.name:
+            raise DiskFull("no space left")
+        written(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_tensors", full)
+        with pytest.raises(DiskFull):
+            drive(Tiny(), tmp_path)
+    whole, resumed = Tiny(), Tiny()
+    drive(whole, tmp_path / "whole")
+    drive(resumed, tmp_path)
+    assert_same(bits(whole), bits(resumed))
+
+
+def test_a_damaged_checkpoint_is_not_trusted(tmp_path: Path) -> None:
+    kept = checkpoints.Checkpoints(tmp_path, keep=2)
+    for step in range(4):
+        kept.write(0, step, tensors={"x": torch.full((3,), float(step))}, numbers={"mean": 0.1 + step})
+    assert sorted(p.name for p in tmp_path.glob("*.json")) == ["step-00-000000002.json", "step-00-000000003.json"]
+    newest = tmp_path / "step-00-000000003.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    found = kept.newest()
+    assert found is not None
+    assert (found.numbers["mean"], found.tensors["x"].tolist()) == (2.1, [2.0, 2.0, 2.0])
+
+
+def test_the_budget_shortens_a_run_and_the_record_repeats_it(tmp_path: Path) -> None:
+    first = Tiny(steps=(100_000,))
+    outcome = drive(first, tmp_path / "a", seconds=0.5)
+    assert outcome.steps < 100_000
+    assert outcome.seconds < 1.0
+    again = Tiny(steps=(100_000,))
+    assert drive(again, tmp_path / "b", replans=outcome.replans).steps == outcome.steps
+    assert_same(bits(first), bits(again))
+
+
+def test_schedule() -> None:
+    phase = Phase("p", 100, warmup=0.1, cooldown=0.4, floor=0.1)
+    factors = [loop.factor_of(phase, step, 100) for step in range(100)]
+    assert factors[:2] == [0.1, 0.2]
+    assert factors[9:60] == [1.0] * 51
+    assert factors[60] < 1
+    assert factors == factors[:10] + sorted(factors[10:], reverse=True)
+    assert 0.1 < factors[-1] < 0.13
+    cosine = [loop.factor_of(Phase("p", 100, warmup=0.0, cooldown=1.0, decay="cosine"), step, 100) for step in range(100)]
+    assert cosine[50] == pytest.approx(0.5, abs=0.02)
+
+
+PAIR = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import torch
+from tiny_learner import Tiny
+from warmstart.engine import loop, parallel
+with parallel.crew() as crew:
+    learner = Tiny(rank=crew.rank, world=crew.world, dropout=0.0, steps=(25,))
+    learner.module[2] = torch.nn.Identity()  # batch statistics are those of a share
+    outcome = loop.run(learner, loop.How(Path(sys.argv[2]), 3, torch.device("cpu"), torch.float32, crew=crew))
+    if crew.leads:
+        print("LOSSES", json.dumps(outcome.history.curve("loss")[1]))
+"""
+
+
+def test_two_processes_follow_the_curve_of_one(tmp_path: Path) -> None:
+    """Two CPU processes over Gloo, each with half of every batch."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = tmp_path / "pair.py"
+    script.write_text(PAIR)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    arguments = [str(Path(__file__).parent.parent), str(tmp_path / "pair")]
+    done = subprocess.run([*torchrun, str(script), *arguments], env=environment, capture_output=True, text=True, check=True)
+    two = json.loads(next(line for line in done.stdout.splitlines() if "LOSSES" in line).split("LOSSES ")[1])
+    alone = Tiny(dropout=0.0, steps=(25,))
+    alone.module[2] = torch.nn.Identity()  # type: ignore[index, operator]
+    one = drive(alone, tmp_path / "one").history.curve("loss")[1]
+    assert two == pytest.approx(one, rel=1e-4)
+
+
+def test_sparkline() -> None:
+    assert sparkline([3.0, 2.0, 1.0]) == "█▅▁" or sparkline([3.0, 2.0, 1.0]) == "█▄▁"
+    assert sparkline([]) == ""
+    assert sparkline([1.0] * 100) == "▁" * 20
