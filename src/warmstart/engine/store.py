@@ -151,6 +151,31 @@ def _load_transformers(folder: Path) -> nn.Module:
     return _aligned(body).eval()
 
 
+def load_causal(folder: Path) -> nn.Module:
+    """The causal language model in ``folder`` in float32, with its output embedding.
+
+    Raises:
+        BackboneNotFound: There is none, or it cannot be opened safely.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    quiet_transformers()
+    expected = "a causal language model in Hugging Face format, with config.json and *.safetensors"
+    try:
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+        if not set(named) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):  # transformers would give a masked model a head at random
+            raise ValueError(f"it holds {', '.join(named) or 'no architecture by name'}")
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BackboneNotFound(f"no causal language model can be opened in {folder}: {reason}", expected, "see: warmstart models") from None
+    assert isinstance(model, nn.Module)  # noqa: S101 - narrows the untyped return value
+    return _aligned(model).eval()
+
+
 NATIVE = {
     "text": "AutoModelForSequenceClassification",
     "image": "AutoModelForImageClassification",
