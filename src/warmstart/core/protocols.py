@@ -276,14 +276,17 @@ class Learner(Protocol):
     else. So a resumed run needs only parameters, optimiser state and the number of the step to go on to the same bits.
     """
 
-    module: nn.Module
-    """All that is trained, in float32. What a resumed run needs (parameters, running statistics, persistent chains) is in its state."""
     settings: dict[str, Any]
     """Plain JSON values that decide every bit, with the seed; given back in ``Setting.settings`` they make the same learner."""
     plan: learner.Plan
     corpus: learner.Corpus
     watches: bool
     """Whether a leap of the loss means that training has gone wrong; a loss that is no mean of independent terms may leap."""
+
+    @property
+    def module(self) -> nn.Module:
+        """All that is trained, in float32. What a resumed run needs (parameters, running statistics, persistent chains) is in its state."""
+        ...
 
     def phases(self) -> Sequence[learner.Phase]:
         """The stretches of training, in order; at least one."""

@@ -232,6 +232,7 @@ def save_transformers(model: nn.Module, folder: Path) -> None:
         bodies.save(model, folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
+    quiet_transformers()
     with replacing(folder / "config.json"):  # only for its reading of a full disk
         model.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB")  # type: ignore[operator]
         (folder / f".config.json.{os.getpid()}.tmp").write_bytes((folder / "config.json").read_bytes())
