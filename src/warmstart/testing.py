@@ -100,18 +100,34 @@ def check_strategy(name: str) -> None:
 
 
 def check_modality(name: str, *, values: Sequence[Input] = (), backbone: Path | None = None) -> None:
-    """Tells inputs apart, collates them, and its features are the same when saved and loaded. ``values``: at least three usable inputs."""
+    """Tells inputs apart, collates them, and its features are the same when saved and loaded.
+
+    Args:
+        name: Of the modality.
+        values: At least three different usable inputs as they stand in a table; needed for modalities that are not of the package.
+        backbone: Folder of a body for them; likewise.
+    """
     import numpy as np
 
-    values = values or [(row["text"],) for row in rows(12)]
     part: Modality = registry.create("modalities", name)
+    if not values and name not in SAMPLES:
+        raise AssertionError(f"no inputs are known here for the modality {name}: give values= and backbone=")
+    raw = list(values) or SAMPLES[name]()
+    body_of = tiny_backbone if name == "text" else tiny_image_backbone
+    values = part.load(raw, folder=Path(), body=None)
     _require(len(part.roles) > 0 and len(set(part.roles)) == len(part.roles), "roles are distinct names")
     _require(all(part.check(value) is None for value in values), "check finds nothing wrong with usable inputs")
-    _require(isinstance(part.check((None,)), str), "check says why a missing input cannot be used")
+    missing = part.load([(None,)], folder=Path(), body=None)[0]
+    _require(isinstance(part.check(missing), str), "check says why a missing input cannot be used")
+    columns = {part.roles[0]: [value[0] for value in raw], "label": ["a", "b"] * len(raw)}
+    _require(part.matches(columns, folder=Path()), "matches knows a column of its own inputs")
+    _require(part.infer({part.roles[0]: columns[part.roles[0]]}, {}) == {part.roles[0]: part.roles[0]}, "infer finds that column")
     contents = [part.content(value) for value in values]
     _require(contents == [part.content(tuple(value)) for value in values], "equal inputs have equal content")
     _require(len(set(contents)) == len({repr(value) for value in values}), "different inputs have different content")
-    _require(all(isinstance(part.show(value), str) for value in values), "show gives text")
+    _require(all(isinstance(part.show(value), str) and isinstance(part.where(value), str) for value in values), "show and where give text")
+    pictures = [part.picture(value) for value in values]
+    _require(all(not uri or (uri.startswith("data:image/") and len(uri) < 8_000) for uri in pictures), "a picture is a small data URI")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         featurizer = part.featurizer({})
@@ -121,15 +137,21 @@ def check_modality(name: str, *, values: Sequence[Input] = (), backbone: Path | 
         featurizer.save(folder / "features")
         again = part.load_featurizer(folder / "features")
         _require(np.array_equal(_dense(again.transform(values)), fitted), "a featurizer saved and loaded gives the same features")
-        encoder = part.encoder(backbone if backbone is not None else tiny_backbone(folder / "body"), 32)
-        encoded = encoder.encode(values)
+        body = backbone if backbone is not None else body_of(folder / "body")
+        encoder = part.encoder(body, 32)
+        encoded = encoder.encode(part.load(raw, folder=Path(), body=body))
         batch = encoder.collate(encoded)
-        lengths = [max(len(array) for array in example.values()) for example in encoded]
-        _require(max(lengths) <= encoder.max_length <= 32, "no example is longer than max_length")
-        _require(batch["attention_mask"].sum(1).tolist() == lengths, "attention_mask is 1 for what is real")
+        sizes = [encoder.size(example) for example in encoded]
+        _require(min(sizes) >= 1 and max(sizes) <= encoder.max_length, "no example is larger than max_length")
+        _require(all(len(tensor) == len(values) for tensor in batch.values()), "a batch has a row for every example")
+        if "input_ids" in batch:
+            _require(encoder.max_length <= 32, "max_length is kept to")
+            _require(batch["attention_mask"].sum(1).tolist() == sizes, "attention_mask is 1 for what is real")
         encoder.save(folder / "encoder")
         twin = part.encoder(folder / "encoder", 32)
         _require(twin.fingerprint == encoder.fingerprint, "an encoder saved and loaded has the same fingerprint")
+        again_batch = twin.collate(twin.encode(part.load(raw, folder=Path(), body=folder / "encoder")))
+        _require(all(np.array_equal(batch[key], again_batch[key]) for key in batch), "and makes the same batch")
 
 
 def check_task(name: str) -> None:
@@ -199,6 +221,43 @@ def tiny_backbone(folder: Path, *, positions: int = 64) -> Path:
         store.quiet_transformers()
         store.save_transformers(transformers.BertModel(config).eval(), folder)
     return folder
+
+
+def tiny_image_backbone(folder: Path, *, channels: int = 3, side: int = 16) -> Path:
+    """Write a ConvNet of three stages with seeded random weights, for images of ``side`` x ``side`` pixels."""
+    import torch
+
+    from warmstart.engine import bodies
+
+    image = {"size": [side, side], "channels": channels, "mean": [0.5] * channels, "std": [0.25] * channels}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = {"model_type": "warmstart-convnet", "widths": [8, 12, 16], "channels": channels, "norm": "batch", "image": image}
+        folder.mkdir(parents=True, exist_ok=True)
+        bodies.save(bodies.build(config), folder)
+    return folder
+
+
+def drawings(n: int, *, side: int = 20, seed: int = 0) -> list[tuple[Any, str]]:
+    """``n`` images (H, W, 3) of horizontal, vertical and diagonal stripes in noise, with the label of each, in turn."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    across, down = np.meshgrid(np.arange(side), np.arange(side))
+    found = []
+    for i in range(n):
+        label = ("across", "diagonal", "down")[i % 3]
+        along = {"across": down, "diagonal": across + down, "down": across}[label] + random.integers(0, 6)
+        stripes = 90.0 * (along // 3 % 2)[..., None] * random.uniform(0.5, 1, 3) + random.uniform(0, 110, (side, side, 3))
+        found.append((stripes.astype(np.uint8), label))
+    return found
+
+
+SAMPLES: dict[str, Callable[[], list[Input]]] = {
+    "text": lambda: [(row["text"],) for row in rows(12)],
+    "image": lambda: [(pixels,) for pixels, _ in drawings(12)],
+}
+"""Inputs of the package's own modalities, as they stand in a table."""
 
 
 def tiny_bench(folder: Path) -> Workbench:
