@@ -30,7 +30,7 @@ from warmstart.flags import common, recipe_flags
 DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".ipc", ".txt", ".gz")
 
 
-NEXT = {"tokens": ('"a sentence"', "MORE.csv"), "pixels": ("IMAGE.png", "MORE/"), "seconds": ("SOUND.wav", "MORE/")}
+NEXT = {"tokens": ('"a sentence"', "MORE.csv"), "pixels": ("IMAGE.png", "MORE/"), "ms": ("SOUND.wav", "MORE/")}
 """What a model may be asked next, by the unit of its inputs."""
 
 

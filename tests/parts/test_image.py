@@ -16,7 +16,7 @@ from PIL import Image
 
 from tiny_images import drawings, hf_backbone, tiny_image_backbone, write_folder
 from warmstart.core import registry
-from warmstart.core.errors import BackboneNotFound, ColumnNotFound, DataError, FileUnreadable, UnknownPart
+from warmstart.core.errors import BackboneNotFound, ColumnNotFound, DataError, FileUnreadable
 from warmstart.core.recipe import Recipe
 from warmstart.engine import images, preprocessing, sources, tables
 from warmstart.engine.examples import Examples, read_examples
@@ -267,14 +267,6 @@ def test_the_modality_is_told_from_the_data(tmp_path: Path) -> None:
     assert isinstance(rows, tables.Table)
     assert "--backbone" in note
     assert sources.resolve(Recipe(data="x.csv", modality="text"))[0].backbone == "minilm"
-
-
-def test_sound_without_a_part_for_it(tmp_path: Path) -> None:
-    if "audio" in registry.parts("modalities"):
-        pytest.skip("there is one")
-    (tmp_path / "a.wav").touch()
-    with pytest.raises(UnknownPart, match="audio"):
-        sources.detect(str(tmp_path), {}, skip_bad=False)
 
 
 # Preprocessing ----------------------------------------------------------------------------------------------------------------------
