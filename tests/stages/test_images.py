@@ -61,8 +61,8 @@ def adapt(data: Path, out: Path, *flags: str | Path) -> int:
 
 
 RUNS = [
-    *[(body, strategy) for body in ("vit", "resnet", "mobilenet_v2", "convnet", "mlp") for strategy in ("linear_probe", "tail", "full")],
-    *[("vit", "lora"), ("mlp", "lora")],
+    *[(body, strategy) for body in ("vit", "resnet", "convnet", "mlp") for strategy in ("linear_probe", "tail", "full")],
+    *[("vit", "lora"), ("mlp", "lora"), ("mobilenet_v2", "tail")],
 ]
 
 
