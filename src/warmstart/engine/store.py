@@ -245,12 +245,21 @@ def load_native(folder: Path) -> nn.Module:
 
     quiet_transformers()
     architecture = str((read_config(folder).get("architectures") or [""])[0])
-    auto = next((name for name in NATIVE.values() if architecture.endswith(name.removeprefix("AutoModel"))), NATIVE["text"])
+    auto = next((name for name in NATIVE.values() if architecture in _classifiers(name)), NATIVE["text"])
     model = getattr(transformers, auto).from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
     )
     assert isinstance(model, nn.Module)  # noqa: S101 - narrows the untyped return value
     return _aligned(model).eval()
+
+
+def _classifiers(auto: str) -> set[str]:
+    """Names of the classes that an auto class of transformers knows: Wav2Vec2's for sound is called ``...ForSequenceClassification``."""
+    import transformers.models.auto.modeling_auto as known
+
+    listed = {"AutoModelForSequenceClassification": "SEQUENCE", "AutoModelForImageClassification": "IMAGE"}.get(auto, "AUDIO")
+    names: Any = getattr(known, f"MODEL_FOR_{listed}_CLASSIFICATION_MAPPING_NAMES")
+    return {name for names_of in names.values() for name in ([names_of] if isinstance(names_of, str) else names_of)}
 
 
 def _aligned(model: nn.Module) -> nn.Module:
