@@ -17,6 +17,9 @@ from warmstart.engine.sentence_pairs import NO_PAIR, Rows
 from warmstart.engine.tokens import Ints, TokenFile
 
 
+SHORTER = 0.85
+
+
 @dataclass(frozen=True)
 class Batch:
     """One process's share of a step: ``parts`` are the arguments of ``MaskedModel``. ``masked`` and ``pairs`` count over all processes."""
@@ -83,12 +86,17 @@ def _special(rows: Rows, length: int) -> NDArray[np.bool_]:
 
 
 def _cut(lengths: Ints, tokens: int) -> Iterator[tuple[int, int]]:
-    """Bounds of runs of rows, longest first, that take at most ``tokens`` when padded to their first."""
+    """Bounds of runs of rows, longest first, that take at most ``tokens`` when padded to their first.
+
+    A run ends earlier where rows get much shorter than its first, if it is long enough to be worth its fixed costs.
+    """
     start = 0
-    while start < len(lengths):
-        end = min(len(lengths), start + max(1, tokens // int(lengths[start])))
-        yield start, end
-        start = end
+    for end, length in enumerate(lengths.tolist()):
+        longest, rows = int(lengths[start]), end - start
+        if rows and (longest * (rows + 1) > tokens or (length < SHORTER * longest and longest * rows >= tokens // 8)):
+            yield start, end
+            start = end
+    yield start, len(lengths)
 
 
 def _part(hidden: NDArray[Any], ids: NDArray[Any], types: NDArray[Any], real: NDArray[Any], chosen: NDArray[Any]) -> dict[str, Tensor]:
