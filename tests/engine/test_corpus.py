@@ -92,7 +92,7 @@ def test_bytes_that_are_not_utf8_are_named_or_counted(tmp_path: Path) -> None:
     assert texts.survey().left_out == {"not UTF-8": 2}
     assert documents(texts) == ["good line", "last"]
     path.write_text("a", encoding="utf-16")
-    with pytest.raises(FileUnreadable, match="not UTF-8|NUL byte"):
+    with pytest.raises(FileUnreadable, match=r"not UTF-8|NUL byte"):
         Texts(path).survey()
 
 

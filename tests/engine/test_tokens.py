@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ def tokenizer() -> Any:
 
 def read_back(file: TokenFile, tokenizer: Any) -> list[list[str]]:
     found = []
-    for first, last in zip(file.documents, file.documents[1:], strict=False):
+    for first, last in itertools.pairwise(file.documents):
         bounds = file.sentences[first : last + 1]
-        found.append([tokenizer.decode(file.tokens[a:b].tolist()) for a, b in zip(bounds, bounds[1:], strict=False)])
+        found.append([tokenizer.decode(file.tokens[a:b].tolist()) for a, b in itertools.pairwise(bounds)])
     return found
 
 
@@ -49,7 +50,7 @@ def test_few_documents_are_held_out_at_their_end(tmp_path: Path) -> None:
     files = tokens.build(texts, characters, folder=tmp_path, held=0.02)
     assert characters.decode(files["held"].tokens.tolist()) == "the last line\nof all"
     with pytest.raises(DataError, match="too few to set some aside"):
-        tokens.build(Texts(["ab"]), characters, folder=tmp_path, held=0.1)
+        tokens.build(Texts(["a"]), characters, folder=tmp_path, held=0.1)
 
 
 def test_unknown_characters_are_counted(tmp_path: Path) -> None:
