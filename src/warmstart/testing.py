@@ -11,17 +11,18 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmstart.core import registry
-from warmstart.core.protocols import BackboneSource, Input, Modality, Strategy, Task
+from warmstart.core.protocols import BackboneSource, Input, Modality, Objective, Strategy, Task
 from warmstart.core.report import Metric
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from warmstart.engine.learner import Setting
     from warmstart.engine.workbench import Workbench
 
 FRAMEWORKS = ("torch", "transformers", "peft", "sklearn", "pyarrow", "pandas", "matplotlib")
@@ -313,6 +314,56 @@ def tiny_bench(folder: Path) -> Workbench:
         store=activations.Store(folder / "store"),
         hint_rows=np.arange(72),
     )
+
+
+def check_objective(name: str, setting: Setting, *, options: Mapping[str, Any] | None = None) -> None:
+    """A learner's settings rebuild it, its batches follow from their number alone and shares add up, and what it saves opens as a body.
+
+    Args:
+        name: The objective.
+        setting: A small one in float32, on the CPU.
+        options: Of the objective; without dropout, or anything else that is drawn while it learns.
+    """
+    import torch
+
+    from warmstart.engine import store
+
+    part = registry.create("objectives", name, options=dict(options or {}))
+    learner = part.prepare(setting)
+    _require(isinstance(part, Objective), "the part obeys core.protocols")
+    _require(json.loads(json.dumps(learner.settings)) == learner.settings, "settings are plain JSON values")
+    _require(learner.plan.parameters > 0 and learner.plan.count >= 0 and bool(learner.plan.unit), "there is a plan")
+    _require(len(learner.phases()) > 0, "there is a phase")
+    again = part.prepare(dataclasses.replace(setting, settings=learner.settings, seconds=None))
+    _require(_same(learner.module.state_dict(), again.module.state_dict(), 0.0), "settings rebuild the same weights")
+    _require(again.settings == learner.settings, "given settings are kept")
+    late, first = _gradients(learner, 2), _gradients(learner, 0)
+    _require(_same(first, _gradients(again, 0), 0.0) and _same(late, _gradients(again, 2), 0.0), "a batch depends on its number alone")
+    shares = [part.prepare(dataclasses.replace(setting, settings=learner.settings, rank=rank, world=2)) for rank in (0, 1)]
+    halves = [_gradients(share, 0) for share in shares]
+    mean = {key: (halves[0][key] + halves[1][key]) / 2 for key in first}
+    _require(_same(first, mean, 1e-6), "the mean of two processes' gradients is the gradient of the whole batch")
+    measures = learner.finish(learner.module.eval())
+    _require("validation_loss" in measures and all(m.low <= m.value <= m.high for m in measures.values()), "measures have intervals")
+    with tempfile.TemporaryDirectory() as temporary, torch.no_grad():
+        learner.save(Path(temporary))
+        saved = {value.flatten().double().sum().item() for value in learner.module.state_dict().values()}
+        body = store.load_body(Path(temporary))
+        _require(all(p.flatten().double().sum().item() in saved for p in body.parameters()), "the saved folder opens as the same body")
+
+
+def _gradients(learner: Any, step: int) -> dict[str, Any]:
+    """Gradients of a step of the first phase, by name."""
+    import torch
+
+    torch.manual_seed(0)
+    learner.module.train().zero_grad()
+    learner.learn(learner.module, 0, learner.batch(0, step))
+    return {name: p.grad.clone() for name, p in learner.module.named_parameters() if p.grad is not None}
+
+
+def _same(some: Mapping[str, Any], others: Mapping[str, Any], tolerance: float) -> bool:
+    return some.keys() == others.keys() and all(bool(((some[k] - others[k]).abs() <= tolerance).all()) for k in some)
 
 
 def rows(n: int, *, seed: int = 0, labels: Sequence[str] = LABELS, wrong: float = 0.03) -> list[dict[str, str]]:
