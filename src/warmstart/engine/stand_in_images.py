@@ -1,0 +1,268 @@
+"""Images: decoded once, in threads, to small arrays; every file that cannot be used is told apart by what is wrong with it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[np.uint8]
+"""(H, W) grey, or (H, W, 3) in RGB."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "MPO")
+MAX_PIXELS = 178_956_970
+"""Beyond this an image is refused before it is decoded (Pillow's own limit for an error: 0.5 GB as RGB)."""
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8")
+
+THUMBNAIL = 96
+PICTURE_BYTES = 5_500
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image as it is kept: ``pixels`` after ``form`` (what was done to its geometry), ``size`` (W, H) and ``digest`` as it was read.
+
+    ``problem`` says why it cannot be used ("truncated image"); ``name`` is its file, or what else it was.
+    """
+
+    pixels: Pixels
+    name: str
+    size: tuple[int, int] = (0, 0)
+    digest: bytes = b""
+    form: str = ""
+    problem: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"Picture({self.name!r}, {self.size[0]}x{self.size[1]}, {self.digest.hex()[:8]})"
+
+
+Shape: TypeAlias = Callable[[Pixels], Pixels]
+
+NOTHING: Pixels = np.zeros((0, 0), np.uint8)
+
+
+def is_image(value: Any) -> bool:
+    """Whether one value of a column looks like an image: of Pillow, an array of pixels, bytes, a struct of bytes, or the name of a file."""
+    if isinstance(value, str):
+        return value.lower().endswith(SUFFIXES) and "://" not in value
+    if isinstance(value, os.PathLike):
+        return Path(value).suffix.lower() in SUFFIXES
+    if isinstance(value, bytes):
+        return value.startswith(MAGIC)
+    if isinstance(value, Mapping):
+        return {"bytes", "path"} >= set(value) and any(is_image(v) for v in value.values())
+    if isinstance(value, np.ndarray):
+        return value.ndim == 2 or (value.ndim == 3 and value.shape[2] in (1, 3, 4))
+    return type(value).__module__.partition(".")[0] == "PIL"
+
+
+def read_all(values: Sequence[Any], *, folder: Path, shape: Shape, form: str) -> list[Picture]:
+    """Every value as a picture, decoded in threads (Pillow decodes outside the interpreter's lock), in the order of ``values``.
+
+    Args:
+        values: Paths (relative to ``folder``), bytes, ``{"bytes", "path"}``, arrays or Pillow images.
+        folder: Where relative paths begin.
+        shape: What makes the pixels no larger than they are used; memory is bounded by it, not by the files.
+        form: Names what ``shape`` does.
+    """
+
+    def one(value: Any) -> Picture:
+        return value if isinstance(value, Picture) else read(value, folder=folder, shape=shape, form=form)
+
+    if len(values) < 2:
+        return [one(value) for value in values]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        return list(threads.map(one, values, chunksize=1))
+
+
+def read(value: Any, *, folder: Path, shape: Shape, form: str) -> Picture:
+    """One value as a picture; a broken one has a ``problem``."""
+    name, opened = _named(value, folder)
+    if isinstance(opened, str):
+        return Picture(NOTHING, name, problem=opened)
+    try:
+        pixels = opened if isinstance(opened, np.ndarray) else _decoded(opened)
+        if not isinstance(pixels, np.ndarray):
+            return Picture(NOTHING, name, problem=pixels)
+        pixels = _plain(pixels)
+    except ValueError as error:
+        return Picture(NOTHING, name, problem=str(error))
+    if not pixels.size:
+        return Picture(NOTHING, name, problem="empty image")
+    digest = hashlib.blake2b(str(pixels.shape).encode() + np.ascontiguousarray(pixels).data, digest_size=16).digest()
+    size = (pixels.shape[1], pixels.shape[0])
+    return Picture(np.ascontiguousarray(shape(pixels)), name or f"array of {size[0]}x{size[1]} pixels", size, digest, form)
+
+
+def _named(value: Any, folder: Path) -> tuple[str, Any]:
+    """The name of a value, and what to decode: bytes, an array, a Pillow image; or, as text, why there is nothing to decode."""
+    if isinstance(value, Mapping):
+        name = str(value.get("path") or "")
+        return (name, value["bytes"]) if value.get("bytes") is not None else _named(name or None, folder)
+    if isinstance(value, str | os.PathLike):
+        return str(value), _content(folder / value)
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes", value
+    if isinstance(value, np.ndarray):
+        return "", value
+    if type(value).__module__.partition(".")[0] == "PIL":
+        return getattr(value, "filename", ""), value
+    missing = value is None or value != value
+    return "", "missing image" if missing else f"not an image but a {type(value).__name__}"
+
+
+def _content(path: Path) -> bytes | str:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return "no such file"
+    except IsADirectoryError:
+        return "a folder, not an image"
+    except (OSError, ValueError):
+        return "unreadable file"
+
+
+def _decoded(source: Any) -> Pixels | str:
+    """Pixels of bytes or of a Pillow image; as text what is wrong with it."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if source == b"":
+        return "empty file"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow about odd metadata, and about sizes that are checked just below
+            image = Image.open(io.BytesIO(source), formats=FORMATS) if isinstance(source, bytes) else source
+            if image.width * image.height > MAX_PIXELS:
+                return "too many pixels"
+            image.load()
+            image = ImageOps.exif_transpose(image)
+            return _flat(image)
+    except UnidentifiedImageError:
+        return "not an image"
+    except Image.DecompressionBombError:
+        return "too many pixels"
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError) as error:
+        return "truncated image" if "truncated" in str(error) or isinstance(error, EOFError) else "damaged image"
+
+
+def _flat(image: Any) -> Pixels:
+    """Grey or RGB in 8 bits: 16 bits are scaled, palettes and CMYK converted, what is transparent lies on white."""
+    from PIL import Image
+
+    mode = image.mode
+    if mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if mode.startswith("I") or mode == "F":
+        return _eight_bits(np.asarray(image))
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+        return np.asarray(image.convert("L" if mode in ("LA", "La") else "RGB"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _plain(pixels: NDArray[Any]) -> Pixels:
+    """An array of any number type as (H, W) or (H, W, 3) uint8.
+
+    Raises:
+        ValueError: It has no such form; says which it has.
+    """
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim == 3 and pixels.shape[2] == 4 and pixels.dtype == np.uint8:
+        alpha = pixels[..., 3:].astype(np.float32) / 255
+        pixels = np.rint(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise ValueError("an array that is not (H, W), (H, W, 3) or (H, W, 4)")
+    return pixels if pixels.dtype == np.uint8 else _eight_bits(pixels)
+
+
+def _eight_bits(values: NDArray[Any]) -> Pixels:
+    """Numbers as 0 to 255: from 16 bits where any is larger than 255, from 0 to 1 where all floats are.
+
+    Raises:
+        ValueError: They are neither.
+    """
+    if not values.size:
+        return values.astype(np.uint8)
+    if values.dtype == bool:
+        return values.astype(np.uint8) * np.uint8(255)
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 65535:
+        raise ValueError("pixels that are not numbers from 0 to 65,535")
+    if high > 255 or values.dtype == np.uint16:
+        return np.rint(values / 257).astype(np.uint8)
+    if np.issubdtype(values.dtype, np.floating) and high <= 1:
+        return np.rint(values * 255).astype(np.uint8)
+    return np.rint(values).astype(np.uint8)
+
+
+def rgb(pixels: Pixels) -> Pixels:
+    """(H, W, 3), from grey too."""
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """(H, W): luminance as Pillow has it (ITU-R 601-2)."""
+    if pixels.ndim == 2:
+        return pixels
+    weighted = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
+    return ((weighted + 0x8000) >> 16).astype(np.uint8)
+
+
+def within(side: int) -> Shape:
+    """Pixels whose shorter side is at most ``side``; smaller ones stay as they are."""
+
+    def reduce(pixels: Pixels) -> Pixels:
+        height, width = pixels.shape[:2]
+        factor = side / min(height, width)
+        return pixels if factor >= 1 else resized(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
+
+    return reduce
+
+
+def resized(pixels: Pixels, height: int, width: int, *, resample: int = 2) -> Pixels:
+    """With these sides, by Pillow (2: bilinear, with antialiasing)."""
+    from PIL import Image
+
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling(resample)))
+
+
+def data_uri(picture: Picture) -> str:
+    """A small JPEG of at most ``PICTURE_BYTES``, as text that a page can hold; PNG for the smallest, which JPEG would blur."""
+    from PIL import Image
+
+    if not picture.pixels.size:
+        return ""
+    image = Image.fromarray(picture.pixels)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    attempts: list[tuple[str, dict[str, Any]]] = [("PNG", {})] if max(image.size) <= 32 else []
+    attempts += [("JPEG", {"quality": quality}) for quality in (85, 60, 30)]
+    for kind, options in attempts:
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        if buffer.tell() <= PICTURE_BYTES:
+            return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return ""
+
+
+def reshaped(picture: Picture, shape: Shape, form: str) -> Picture:
+    """The picture in another form; from what is kept of it, which may be smaller than what was read."""
+    return picture if picture.form == form else replace(picture, pixels=np.ascontiguousarray(shape(picture.pixels)), form=form)
