@@ -50,15 +50,16 @@ def test_images_of_one_size_keep_every_byte_and_their_labels(tmp_path: Path) -> 
     assert {bytes(image.numpy()) for image in found.held} == {bytes(found.images[i].numpy()) for i in rest}
 
 
-def test_images_of_several_sizes_are_cropped_in_the_middle_and_resized(tmp_path: Path) -> None:
+def test_images_of_several_sizes_are_resized(tmp_path: Path) -> None:
     wide = np.zeros((10, 30, 3), np.uint8)
-    wide[:, 10:20] = 200
+    wide[:, 15:] = 200
     for i in range(2):
         Image.fromarray(wide).save(tmp_path / f"{i}.png")
     Image.fromarray(wide[:, 10:20]).save(tmp_path / "2.png")
     found = pixels.read(Setting(tmp_path, tmp_path / "run"), channels=3)
     assert found.shape == (3, 10, 10)
-    assert (found.images == 200).all()
+    assert (found.images[:, :, :, :4] == 0).all()
+    assert (found.images[:, :, :, 6:] == 200).all()
     assert pixels.read(Setting(tmp_path, tmp_path / "run"), size=5).shape == (1, 5, 5)  # r = g = b: grey
     assert found.labels is None
 

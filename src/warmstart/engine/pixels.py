@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from warmstart.core import registry
 from warmstart.core.errors import ColumnNotFound, DataError, FileUnreadable
-from warmstart.engine import stand_in_files as image_part
-from warmstart.engine import stand_in_images as images_of
+from warmstart.engine import images as image_files
+from warmstart.engine import sources
 from warmstart.engine.draft import Table
+from warmstart.engine.images import Picture
 from warmstart.engine.learner import Corpus, Setting
-from warmstart.engine.stand_in_files import folder_of
-from warmstart.engine.tables import read_table
+from warmstart.engine.preprocessing import Geometry
 
 IN_MEMORY_BYTES = 1 << 30
 """A larger tensor becomes a memory-mapped file."""
@@ -69,7 +70,7 @@ def unit(images: Tensor) -> Tensor:
 def read(setting: Setting, *, size: int | None = None, channels: int | None = None, labelled: bool = False) -> Pixels:
     """Read, check, resize and split what ``setting.data`` names: anything the image modality reads, or an array (or ``.npy`` file).
 
-    Images that differ in size are cropped to the middle square. ``setting.validation`` is held out where it is given, else a seeded tenth.
+    ``setting.validation`` is held out where it is given, else a seeded tenth.
 
     Args:
         setting: What was asked for.
@@ -137,8 +138,8 @@ def _source(data: Any, setting: Setting) -> _Arrays | _Files:
         data = data.detach().cpu().numpy()
     if isinstance(data, np.ndarray):
         return _Arrays(_as_images(data, name), name, None if labels is None else [str(label) for label in labels])
-    table = image_part.read(data, skip_bad=setting.skip_bad)
-    return _Files(table if table is not None else read_table(data, skip_bad=setting.skip_bad), setting)
+    part = registry.create("modalities", "image", options=setting.modality_options)
+    return _Files(sources.opened(data, part, skip_bad=setting.skip_bad), part, setting)
 
 
 def _as_images(array: NDArray[Any], name: str) -> NDArray[Any]:
@@ -196,26 +197,26 @@ class _Arrays:
 class _Files:
     """Images that a table names or holds."""
 
-    def __init__(self, table: Table, setting: Setting) -> None:
+    def __init__(self, table: Table, part: Any, setting: Setting) -> None:
         self.table = table
         given = {role: column for role, column in setting.column.items() if role != "label"}
-        self.values = table.columns[image_part.infer(table.columns, given)["image"]]
+        self.values = table.columns[part.infer(table.columns, given)["image"]]
         label = setting.column.get("label", "label")
         if "label" in setting.column and label not in table.columns:
             raise ColumnNotFound(f"{table.source} has no column {label!r}", f"columns: {', '.join(table.columns)}", "correct the name")
         self.labels = table.columns.get(label)
 
-    def _load(self, rows: Sequence[int], shape: images_of.Shape) -> list[images_of.Picture]:
-        values = [self.values[i] for i in rows]
-        return images_of.read_all(values, folder=folder_of(self.table.source), shape=shape, form="")
+    def _load(self, rows: Sequence[int], geometry: Geometry | None) -> list[Picture]:
+        values, folder = [self.values[i] for i in rows], sources.folder_of(self.table.source)
+        return image_files.read_all(values, folder=folder, shape=geometry, form="" if geometry is None else geometry.form)
 
     def shape(self, size: int | None, channels: int | None) -> tuple[int, int, int]:
         """(C, H, W) that suits the source, told from a sample."""
         rows = sorted({int(i) for i in np.linspace(0, len(self.values) - 1, SAMPLE)})
-        found = [p.pixels for p in self._load(rows, images_of.within(LARGEST)) if not p.problem]
-        grey = all(a.ndim == 2 or (a == a[..., :1]).all() for a in found)
+        found = [picture for picture in self._load(rows, None) if not picture.problem]
+        grey = all(p.small.ndim == 2 or (p.small == p.small[..., :1]).all() for p in found)
         channels = channels or (1 if found and grey else 3)
-        sizes = {a.shape[:2] for a in found}
+        sizes = {picture.size[::-1] for picture in found}
         if size is not None:
             return channels, size, size
         if len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST:
@@ -229,22 +230,24 @@ class _Files:
             raise ColumnNotFound(f"{self.table.source} has no column of labels", f"columns: {columns}", "name it: --column label=NAME")
         n, left_out, names, first_bad = len(self.values), Counter(self.table.left_out), [], ""
         room = _Room(n, shape, np.dtype(np.uint8), setting.folder)
+        geometry = Geometry(shape[1:], None, None, channels=shape[0])  # as the bodies that are saved with this size do it
         for start in range(0, n, AT_ONCE):
             rows = range(start, min(n, start + AT_ONCE))
             block = []
-            for i, picture in zip(rows, self._load(rows, lambda pixels: fitted(pixels, shape)), strict=True):
+            for i, picture in zip(rows, self._load(rows, geometry), strict=True):
                 label = None if self.labels is None else self.labels[i]
                 reason = picture.problem or ("missing label" if labelled and label in (None, "") else "")
                 if reason:
                     left_out[reason] += 1
                     first_bad = first_bad or f"{picture.name or f'{self.table.source}, row {self.table.rows[i]}'}: {reason}"
                     continue
-                block.append(picture.pixels)
+                block.append(image_files.fitted(picture, geometry, geometry.form))
                 names.append(str(label))
             if first_bad and not setting.skip_bad:
                 raise DataError(first_bad, "images that can be read", "repair it, or leave such images out with --skip-bad")
             if block:
-                room.add(np.stack(block))
+                stacked = np.stack(block)
+                room.add(stacked[:, None] if shape[0] == 1 else stacked.transpose(0, 3, 1, 2))
         if not names:
             raise DataError(
                 f"{self.table.source}: none of {n:,} images can be used ({first_bad})", "at least two images", "check the files"
@@ -252,21 +255,6 @@ class _Files:
         images, digest = room.done()
         corpus = Corpus(self.table.source, digest, {"images": len(images)}, dict(left_out), tuple(self.table.notes))
         return images, None if self.labels is None else names, corpus
-
-
-def fitted(pixels: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """An image (H, W) or (H, W, 3) cropped in the middle to the proportions of ``shape`` (C, h, w), resized and recoloured: (C, h, w)."""
-    from PIL import Image
-
-    c, h, w = shape
-    pixels = images_of.grey(pixels) if c == 1 else images_of.rgb(pixels)
-    height, width = pixels.shape[:2]
-    if (height, width) != (h, w):
-        scale = min(height / h, width / w)
-        top, left = (height - h * scale) / 2, (width - w * scale) / 2
-        box = (left, top, left + w * scale, top + h * scale)
-        pixels = np.asarray(Image.fromarray(pixels).resize((w, h), Image.Resampling.BILINEAR, box=box))
-    return pixels[None] if c == 1 else pixels.transpose(2, 0, 1)
 
 
 class _Room:
