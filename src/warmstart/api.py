@@ -25,6 +25,7 @@ def adapt(
     group: str | None = None,
     modality: str = "auto",
     backbone: str | Path = "auto",
+    unlabelled: str | Path | None = None,
     strategy: str = "auto",
     prefer: Literal["best", "cheapest"] = "best",
     compatible: Literal["any", "transformers"] = "any",
@@ -50,6 +51,7 @@ def adapt(
         group: Column whose equal values stay on one side of a split.
         modality: Kind of input; ``auto`` tells from the data.
         backbone: A folder, or a hub id; ``auto`` is ``minilm`` for text, and none for images.
+        unlabelled: Path of unlabelled data to go on pre-training with first; kept if it measurably helps.
         strategy: ``auto`` climbs the ladder; a name runs that rung alone.
         prefer: The best score, or the cheapest rung within one standard error of it.
         compatible: ``transformers`` keeps to rungs that ``transformers.pipeline`` can open.
@@ -77,6 +79,7 @@ def adapt(
         "group": group,
         "modality": modality,
         "backbone": str(backbone),
+        "unlabelled": None if unlabelled is None else str(unlabelled),
         "strategy": strategy,
         "prefer": prefer,
         "compatible": compatible,

@@ -39,6 +39,8 @@ class Modality(Protocol):
     roles: tuple[str, ...]
     default_backbone: str | None
     """The body that is used where none is named; None: there is none, and only rungs without a body are climbed."""
+    objective: str
+    """How a body goes on learning from unlabelled inputs, where nothing else is asked for."""
     unit: str
     """What lengths of inputs are counted in, in a report: tokens, pixels, seconds."""
 
@@ -64,6 +66,10 @@ class Modality(Protocol):
 
     def check(self, values: Sequence[Any]) -> str | None:
         """Why one raw input cannot be used ("empty text"), or None when it can."""
+        ...
+
+    def notes(self, values: Sequence[Input]) -> list[str]:
+        """Sentences about usable inputs that a person should know of ("3 of 80 recordings are silent"); empty where there are none."""
         ...
 
     def content(self, value: Input) -> bytes:
@@ -270,14 +276,17 @@ class Learner(Protocol):
     else. So a resumed run needs only parameters, optimiser state and the number of the step to go on to the same bits.
     """
 
-    module: nn.Module
-    """All that is trained, in float32. What a resumed run needs (parameters, running statistics, persistent chains) is in its state."""
     settings: dict[str, Any]
     """Plain JSON values that decide every bit, with the seed; given back in ``Setting.settings`` they make the same learner."""
     plan: learner.Plan
     corpus: learner.Corpus
     watches: bool
     """Whether a leap of the loss means that training has gone wrong; a loss that is no mean of independent terms may leap."""
+
+    @property
+    def module(self) -> nn.Module:
+        """All that is trained, in float32. What a resumed run needs (parameters, running statistics, persistent chains) is in its state."""
+        ...
 
     def phases(self) -> Sequence[learner.Phase]:
         """The stretches of training, in order; at least one."""

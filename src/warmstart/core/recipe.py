@@ -40,6 +40,10 @@ class Recipe:
     group: str | None = field(default=None, metadata={"help": "Column whose equal values stay on one side of a split."})
     skip_bad: bool = field(default=False, metadata={"help": "Leave out rows that cannot be used, and count them."})
     backbone: str = field(default="auto", metadata={"help": "Pre-trained body: minilm (for text), a folder, or a hub id."})
+    unlabelled: str | None = field(
+        default=None, metadata={"help": "Unlabelled data to go on pre-training with first; kept if it measurably helps."}
+    )
+    objective: str = field(default="auto", metadata={"help": "How to learn from unlabelled data.", "flag": False})
     strategy: str = field(default="auto", metadata={"help": "A rung to run alone; auto climbs the ladder."})
     budget: float = field(default=300.0, metadata={"help": "Time for the whole run: 90, 60s, 5m, 1.5h."})
     prefer: Literal["best", "cheapest"] = field(

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+
+def replans(recorded: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, list[tuple[int, int]]]:
+    """Shortenings as they were before JSON made lists of them."""
+    return {name: [(int(a), int(b)) for a, b in found] for name, found in recorded.items()}
 
 
 @dataclass

@@ -82,7 +82,7 @@ def read_examples(
     groups = table.columns[columns["group"]] if "group" in columns else None
     kept, left_out = _usable(table, modality, task, inputs, targets if labelled else None, groups, skip_bad=skip_bad)
     inferred = [role for role in columns if role not in given]
-    notes = list(table.notes)
+    notes = [*table.notes, *modality.notes([inputs[i] for i in kept])]
     if inferred:
         notes.append(", ".join(f"{role} = {columns[role]!r}" for role in inferred) + " (inferred; --column overrides)")
     return Examples(

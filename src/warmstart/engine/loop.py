@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from warmstart.core.errors import TrainingFailed
 from warmstart.core.protocols import Learner
-from warmstart.engine import optimizers
+from warmstart.engine import clock, optimizers
 from warmstart.engine.checkpoints import Checkpoint, Checkpoints
 from warmstart.engine.clock import Pace
 from warmstart.engine.history import History, sparkline
@@ -307,7 +307,7 @@ class _Run:
 
     def _restore(self, found: Checkpoint) -> None:
         numbers = dict(found.numbers)
-        numbers["replans"] = {name: [(int(a), int(b)) for a, b in pairs] for name, pairs in numbers["replans"].items()}
+        numbers["replans"] = clock.replans(numbers["replans"])
         for name, value in numbers.items():  # in place: callers hold on to the state
             setattr(self.state, name, value)
         self.recent, self.told = [], (self.state.count, self.state.seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +17,6 @@ from warmstart.engine.tables import read_table
 
 LAST_RESORT = "text"
 """What a source is where no other modality knows it."""
-
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
-"""A folder of these is sound, also where no part for sound is installed, which the error then says."""
 
 GENERAL_ROLES = ("label", "group")
 
@@ -46,7 +42,7 @@ def detect(source: Any, given: Mapping[str, str], *, skip_bad: bool) -> tuple[st
         skip_bad: Leave out rows that cannot be read.
 
     Raises:
-        InputError: Whatever ``read_table`` raises, or a kind of input for which no part is installed.
+        InputError: Whatever ``read_table`` raises.
     """
     asked = [registry.create("modalities", name) for name in registry.parts("modalities") if name != LAST_RESORT]
     asked = [part for part in asked if all(role in (*part.roles, *GENERAL_ROLES) for role in given)]
@@ -54,7 +50,6 @@ def detect(source: Any, given: Mapping[str, str], *, skip_bad: bool) -> tuple[st
         table = part.read(source, skip_bad=skip_bad)
         if table is not None:
             return part.name, table
-    _refuse_sounds(source)
     table = read_table(source, skip_bad=skip_bad)
     folder = folder_of(table.source)
     return next((part.name for part in asked if part.matches(table.columns, folder=folder)), LAST_RESORT), table
@@ -99,10 +94,3 @@ def body_folder(recipe: Recipe) -> Path | None:
         BackboneNotFound: No source has it.
     """
     return None if recipe.backbone == "none" else backbone.find(recipe.backbone)[1]
-
-
-def _refuse_sounds(source: Any) -> None:
-    if isinstance(source, str | os.PathLike) and Path(source).is_dir():
-        found = next((p for p in Path(source).rglob("*") if p.suffix.lower() in SOUNDS), None)
-        if found is not None:
-            registry.module("modalities", "audio")

@@ -80,6 +80,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is none, or a damaged one: it is then made again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def fingerprint(folder: Path) -> str:
     """Hash of a backbone's weights and configuration: equal bodies have equal fingerprints, wherever they lie."""
     digest = hashlib.blake2b(digest_size=16)
@@ -223,6 +232,7 @@ def save_transformers(model: nn.Module, folder: Path) -> None:
         bodies.save(model, folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
+    quiet_transformers()
     with replacing(folder / "config.json"):  # only for its reading of a full disk
         model.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB")  # type: ignore[operator]
         (folder / f".config.json.{os.getpid()}.tmp").write_bytes((folder / "config.json").read_bytes())

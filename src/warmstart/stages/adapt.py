@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from warmstart.core.protocols import Strategy
     from warmstart.engine.choice import Choice
     from warmstart.engine.clock import Clock
+    from warmstart.engine.continued import Verdict
     from warmstart.engine.dataset import Dataset
     from warmstart.engine.ladder import Ladder, Step
     from warmstart.engine.model import Model
@@ -57,8 +59,8 @@ def run(
     with space.alone():
         space.open(recipe, rows.hash, clock)
         ladder = _ladder(recipe, rows, clock, space.work, quiet)
-        steps, eligible = _climb(recipe, ladder, strategies)
-        report = _finish(recipe, rows, ladder, steps, eligible, space, command)
+        climbed = _climb(recipe, ladder, strategies)
+        report = _finish(recipe, rows, ladder, climbed, space, command)
     space.publish()
     return report
 
@@ -99,14 +101,25 @@ def _ladder(recipe: Recipe, rows: Dataset, clock: Clock, folder: Path, quiet: bo
     return found
 
 
-def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool]]) -> tuple[list[Step], set[str]]:
-    """Every rung, climbed or passed over, and the labels of those that may be chosen."""
+@dataclass(frozen=True)
+class _Climbed:
+    """Every rung, climbed or passed over; the labels of those that may be chosen; what going on with pre-training brought."""
+
+    steps: list[Step]
+    eligible: set[str]
+    continued: Verdict | None = None
+    continued_plan: dict[str, Any] | None = None
+
+
+def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool]]) -> _Climbed:
     from warmstart.engine import rungs
 
     alone = recipe.strategy != "auto"
     candidates = rungs.expand([s for s in strategies if s[0].serve_cost < 1], ladder.bench, alone=alone)
     steps = [ladder.climb(rung.label, rung.strategy, seconds=ladder.left()) for rung in candidates]
     bodies = rungs.expand([s for s in strategies if s[0].serve_cost >= 1], ladder.bench, alone=alone)
+    verdict, plan, bodies = _go_on(recipe, ladder, bodies)
+    steps += [verdict.loser] if verdict is not None else []
     steps += _climb_bodies(recipe, ladder, bodies)
     eligible = {rung.label for rung in [*candidates, *bodies] if rung.eligible}
     if not any(step.folds and step.label in eligible and step.strategy.order > 0 for step in steps) and recipe.strategy != "majority":
@@ -115,7 +128,26 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
             raise failed[0]
         reasons = "; ".join(f"{step.label}: {step.note}" for step in steps if step.note)
         raise BudgetTooSmall(f"no rung could be climbed ({reasons})", "time for at least one", "give more, for example --budget 5m")
-    return steps, eligible
+    return _Climbed(steps, eligible, verdict, plan)
+
+
+def _go_on(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> tuple[Verdict | None, dict[str, Any] | None, list[Candidate]]:
+    """Pre-training on unlabelled data, where it was asked for; the rungs are then those of the better body."""
+    from dataclasses import replace
+
+    from warmstart.core import registry
+    from warmstart.engine import continued
+    from warmstart.engine.rungs import Candidate
+
+    recorded = recipe.plan.get("unlabelled")
+    if recipe.unlabelled is None or not bodies or (recorded and not recorded["kept"]):
+        return None, recorded, bodies
+    probe = next((rung for rung in bodies if rung.strategy.worth == 0), None)
+    known = probe or Candidate("linear_probe", registry.create("strategies", "linear_probe"), False)
+    verdict, plan = continued.climb(recipe, ladder, known)
+    if verdict.kept and probe is not None:
+        bodies = [replace(rung, label=verdict.after.label) if rung is probe else rung for rung in bodies]
+    return verdict, plan, bodies
 
 
 def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> list[Step]:
@@ -162,12 +194,14 @@ def _afford(ladder: Ladder, probes: list[Candidate], movers: list[Candidate]) ->
     return {"kept": [rung.label for rung in kept], "starved": starved, "keep_point": ladder.cut_of(kept)}
 
 
-def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, steps: list[Step], eligible: set[str], space: Any, command: str) -> Report:
+def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, climbed: _Climbed, space: Any, command: str) -> Report:
     """Choose, refit, save, load what was saved, and measure that on the test rows, once."""
-    from warmstart.engine import choice, folders, model, outcome
+    from warmstart.engine import choice, continued, folders, model, outcome
 
     folder = space.partial
-    chosen = choice.choose(ladder, steps, prefer=recipe.prefer, eligible=eligible)
+    chosen = choice.choose(ladder, climbed.steps, prefer=recipe.prefer, eligible=climbed.eligible)
+    if climbed.continued is not None:
+        chosen = continued.told(chosen, climbed.continued)
     ladder.bench.keep_point = None
     predictor = ladder.refit(chosen.chosen.step)
     ladder.bench.remember_speed()
@@ -179,7 +213,9 @@ def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, steps: list[Step], el
     else:
         found = outcome.out_of_fold(chosen.chosen, rows)
     report = _report(recipe, rows, ladder, chosen, found, saved, command, space.out)
-    plan = {"rungs": [step.record() for step in steps], "keep_point": ladder.kept_point}
+    plan: dict[str, Any] = {"rungs": [step.record() for step in climbed.steps], "keep_point": ladder.kept_point}
+    if climbed.continued_plan is not None:
+        plan["unlabelled"] = climbed.continued_plan
     folders.write_report(folder, card=card, recipe=recipe, plan=plan, report=report)
     return report
 

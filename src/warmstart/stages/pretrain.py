@@ -157,6 +157,7 @@ def _follow(recipe: PretrainRecipe, objective: Objective, space: Workspace, crew
 
 def _how(recipe: PretrainRecipe, setting: Setting, decided: dict[str, Any], crew: Crew, progress: str | None) -> Any:
     from warmstart.engine import loop
+    from warmstart.engine.clock import replans
 
     recorded = recipe.plan.get("replans")
     return loop.How(
@@ -165,7 +166,7 @@ def _how(recipe: PretrainRecipe, setting: Setting, decided: dict[str, Any], crew
         device=setting.device,
         precision=setting.precision,
         seconds=decided.get("seconds"),
-        replans=None if recorded is None else {name: [(int(a), int(b)) for a, b in pairs] for name, pairs in recorded.items()},
+        replans=None if recorded is None else replans(recorded),
         crew=crew,
         progress=progress,
     )
@@ -190,13 +191,9 @@ def _train(
 
 def _decided(folder: Path) -> dict[str, Any]:
     """What this run, or the interrupted one that it resumes, decided before it began to train."""
-    import json
+    from warmstart.engine import store
 
-    try:
-        found: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found
+    return store.read_json(folder / "plan.json") or {}
 
 
 def _training_seconds(budget: float, clock: Clock) -> float:

@@ -34,6 +34,7 @@ class Part:
 
     name = "image"
     roles: tuple[str, ...] = ("image",)
+    objective = "contrastive"
     default_backbone: str | None = None
     unit = "pixels"
 
@@ -95,6 +96,10 @@ class Part:
             if value.problem:
                 return value.problem
         return None
+
+    def notes(self, values: Sequence[Input]) -> list[str]:
+        """Nothing."""
+        return []
 
     def content(self, value: Input) -> bytes:
         """Hash of the decoded pixels: the same for an image and its copy in another lossless format."""

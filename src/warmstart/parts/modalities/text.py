@@ -47,6 +47,7 @@ class Part:
 
     name = "text"
     roles: tuple[str, ...] = ("text", "text_pair")
+    objective = "bert"
     default_backbone: str | None = "minilm"
     unit = "tokens"
 
@@ -97,6 +98,10 @@ class Part:
             if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
                 return "broken Unicode"  # half of a surrogate pair: has no UTF-8 form, so no tokenizer takes it
         return None
+
+    def notes(self, values: Sequence[Input]) -> list[str]:
+        """Nothing."""
+        return []
 
     def content(self, value: Input) -> bytes:
         """The texts as JSON: ``("a", "b")`` differs from ``("ab",)``."""

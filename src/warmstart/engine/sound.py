@@ -1,0 +1,292 @@
+"""Recordings: read, mixed to one channel, brought to one rate, and cut to a bounded length.
+
+WAV, FLAC, OGG, MP3 and whatever else libsndfile reads, by path or as bytes; samples as arrays. A recording that cannot be used is
+returned with its ``problem``, so that a table can be read to its end and every complaint can name its row.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+RATE = 16_000
+"""Samples per second where no body asks for another rate."""
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
+SILENT = 1e-4
+"""Recordings whose loudest sample is below this (-80 dB of full scale) count as silent."""
+FULL_SCALE, CLIPPED_SHARE = 0.999, 1e-3
+"""A recording counts as clipped when at least this share of its samples is at full scale."""
+HIGHEST_RATE = 768_000
+THREADS = 4
+PICTURE = (96, 48)
+"""Width and height of a spectrogram in a report."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How much of a recording is used: all of one up to ``seconds``; of a longer one, windows of ``window`` seconds, spread evenly over it
+    and joined, as many as fit into ``seconds``."""
+
+    seconds: float = 30.0
+    window: float = 5.0
+
+    def stretches(self, frames: int, rate: int) -> list[tuple[int, int]]:
+        """First and last (exclusive) frame of each stretch that is used of ``frames`` frames."""
+        most, window = max(1, round(self.seconds * rate)), max(1, round(min(self.window, self.seconds) * rate))
+        if frames <= most:
+            return [(0, frames)]
+        count = max(1, most // window)
+        first = np.linspace(0, frames - window, count + 2)[1:-1] if count < 3 else np.linspace(0, frames - window, count)
+        return [(int(a), int(a) + window) for a in first]
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """A recording as it is used: mono ``samples (T,)`` at ``rate``, about -1 to 1.
+
+    ``source`` is its file (empty: given as samples or bytes), ``source_rate`` the rate that it was recorded at, ``seconds`` its whole
+    length, ``clipped`` the share of its samples at full scale. ``problem`` says why it cannot be used; there are no samples then.
+    """
+
+    samples: Floats
+    rate: int
+    source_rate: int = 0
+    seconds: float = 0.0
+    clipped: float = 0.0
+    source: str = ""
+    problem: str = ""
+
+    def __str__(self) -> str:
+        return f"{Path(self.source).name or 'sound'} ({self.seconds:.2f} s)"
+
+    def __repr__(self) -> str:
+        return f"Sound({self.source!r}, {self.seconds:.2f} s, {self.digest.hex()[:8]})"
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Hash of samples and rate."""
+        return hashlib.blake2b(self.rate.to_bytes(4) + self.samples.tobytes(), digest_size=16).digest()
+
+    @property
+    def used(self) -> float:
+        """Seconds that are used."""
+        return len(self.samples) / self.rate
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to hear."""
+        return not self.problem and float(np.abs(self.samples).max()) < SILENT
+
+
+class _BadSoundError(Exception):
+    """What is wrong with a recording."""
+
+
+def read_all(
+    values: Sequence[Any], *, folder: Path, rate: int = RATE, given_rate: int | None = None, limit: Limit | None = None
+) -> list[Sound]:
+    """``read`` of every value, by a few threads: decoding and resampling let go of the interpreter."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(lambda value: read(value, folder=folder, rate=rate, given_rate=given_rate, limit=limit), values))
+
+
+def read(value: Any, *, folder: Path, rate: int = RATE, given_rate: int | None = None, limit: Limit | None = None) -> Sound:
+    """One recording, as it stands in a table or in a program.
+
+    Args:
+        value: A path; the bytes of a file; ``{"path": ..., "bytes": ...}`` or ``{"array": ..., "sampling_rate": ...}`` as Hugging Face
+            ``datasets`` has them; ``(samples, rate)``; or samples (T,), (T, channels) or (channels, T) at ``given_rate``.
+        folder: What relative paths are relative to.
+        rate: Samples per second of the result.
+        given_rate: Rate of samples that come without one.
+        limit: How much of it is used.
+    """
+    if isinstance(value, Sound):
+        return value
+    limit = limit or Limit()
+    source = ""
+    try:
+        if isinstance(value, Mapping):
+            source = str(value.get("path") or "")
+            value, given_rate = _unfolded(value, given_rate)
+        elif isinstance(value, tuple) and len(value) == 2 and np.ndim(value[1]) == 0:
+            value, given_rate = value[0], value[1]
+        if isinstance(value, (str, os.PathLike)):
+            source = str(value)
+            found, source_rate, frames = _from_file(folder / Path(value), limit)
+        elif isinstance(value, (bytes, bytearray, memoryview)):
+            found, source_rate, frames = _decoded(io.BytesIO(value), len(value), limit)
+        else:
+            found, source_rate, frames = _from_samples(value, given_rate, limit)
+        return _mixed(found, rate, source_rate=source_rate, seconds=frames / source_rate, source=source)
+    except _BadSoundError as error:
+        return Sound(np.zeros(0, np.float32), rate, source=source, problem=str(error))
+
+
+def notes(sounds: Sequence[Sound], limit: Limit) -> list[str]:
+    """Sentences about what a person should know of these recordings: silence, clipping, those that were cut, mixed rates."""
+    usable = [s for s in sounds if not s.problem]
+    counts = {
+        "are silent": sum(s.silent for s in usable),
+        "are clipped (at full scale for 1 sample in 1,000 or more)": sum(s.clipped >= CLIPPED_SHARE for s in usable),
+        f"are longer than {limit.seconds:g} s: of each, windows of {limit.window:g} s spread over it were used": sum(
+            s.seconds > limit.seconds for s in usable
+        ),
+    }
+    found = [f"{count:,} of {len(usable):,} recordings {what}" for what, count in counts.items() if count]
+    rates = sorted({s.source_rate for s in usable})
+    if len(rates) > 1:
+        found.append(f"recordings have {len(rates)} rates, from {rates[0]:,} to {rates[-1]:,} Hz")
+    return found
+
+
+def resampled(samples: Floats, rate: int, to: int) -> Floats:
+    """The same sound at another rate (soxr, high quality): (T,) to (T * to / rate,)."""
+    if rate == to:
+        return samples
+    import soxr
+
+    found: Floats = soxr.resample(samples, rate, to).astype(np.float32, copy=False)
+    return found
+
+
+def data_uri(one: Sound) -> str:
+    """The log-mel spectrogram of a recording as a small grey PNG, high notes above, in a data URI; empty where there is none."""
+    from PIL import Image
+
+    from warmstart.engine import spectra
+
+    if one.problem:
+        return ""
+    high = min(one.rate, one.source_rate or one.rate) / 2
+    mel = spectra.log_mel(one.samples, rate=one.rate, bands=PICTURE[1], high=high).T[::-1]  # (bands, N)
+    grey = np.round(255 * (mel - mel.min()) / max(1e-9, float(np.ptp(mel)))).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(grey).resize(PICTURE, Image.Resampling.BILINEAR).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _unfolded(value: Mapping[str, Any], given_rate: int | None) -> tuple[Any, int | None]:
+    """What a struct of ``datasets`` holds: samples and their rate, bytes, or a path."""
+    if value.get("array") is not None:
+        return value["array"], value.get("sampling_rate") or given_rate
+    if value.get("bytes") is not None:
+        return value["bytes"], None
+    if value.get("path"):
+        return value["path"], None
+    raise _BadSoundError("missing sound")
+
+
+def _from_file(path: Path, limit: Limit) -> tuple[Floats, int, int]:
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise _BadSoundError("a folder, not a sound file")
+        with path.open("rb") as file:
+            return _decoded(file, size, limit)
+    except FileNotFoundError:
+        raise _BadSoundError("no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise _BadSoundError(f"a file that cannot be opened ({getattr(error, 'strerror', None) or 'no valid path'})") from None
+
+
+def _decoded(file: BinaryIO, size: int, limit: Limit) -> tuple[Floats, int, int]:
+    """The stretches that are used (T, channels), the rate, and how many frames the whole file has."""
+    import soundfile
+
+    if not size:
+        raise _BadSoundError("empty file")
+    if _cut_short(file, size):
+        raise _BadSoundError("truncated sound file")
+    try:
+        with soundfile.SoundFile(file) as sound:
+            frames, rate = sound.frames, sound.samplerate
+            parts = [_stretch(sound, a, b) for a, b in limit.stretches(frames, rate)]
+    except soundfile.LibsndfileError as error:
+        what = "damaged or truncated sound file" if _looks_like_sound(file) else "not a sound file that can be read"
+        raise _BadSoundError(what) from error
+    if not frames:
+        raise _BadSoundError("sound file without samples")
+    return np.concatenate(parts), rate, frames
+
+
+def _stretch(sound: Any, start: int, stop: int) -> Floats:
+    if start:
+        sound.seek(start)
+    found: Floats = sound.read(stop - start, dtype="float32", always_2d=True)
+    if len(found) < 0.98 * (stop - start):  # an MP3 without a header of its own length may be some frames off
+        raise _BadSoundError("truncated sound file")
+    return found
+
+
+def _cut_short(file: BinaryIO, size: int) -> bool:
+    """Whether a WAV holds less than its header says, which libsndfile passes over; writers to a pipe leave 0 or the largest number."""
+    head = file.read(12)
+    try:
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return False
+        place = 12
+        while place + 8 <= size:
+            file.seek(place)
+            chunk = file.read(8)
+            length = int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"data":
+                return 0 < length < 0x7FFFFFFF and place + 8 + length > size
+            place += 8 + length + length % 2
+        return True
+    finally:
+        file.seek(0)
+
+
+def _looks_like_sound(file: BinaryIO) -> bool:
+    file.seek(0)
+    return file.read(4).startswith((b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"FORM"))
+
+
+def _from_samples(value: Any, rate: Any, limit: Limit) -> tuple[Floats, int, int]:
+    if value is None or (isinstance(value, float) and value != value):
+        raise _BadSoundError("missing sound")
+    try:
+        samples = np.asarray(value)
+        if samples.dtype.kind in "iu":
+            samples = samples.astype(np.float32) / float(np.iinfo(samples.dtype).max if samples.dtype.itemsize < 8 else 32_767)
+        samples = samples.astype(np.float32)
+    except (TypeError, ValueError):
+        raise _BadSoundError(f"neither a path nor samples ({type(value).__name__})") from None
+    if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
+        samples = samples.T  # torch's (channels, T)
+    if samples.ndim not in (1, 2):
+        raise _BadSoundError(f"samples of {samples.ndim} dimensions")
+    if not rate:
+        raise _BadSoundError("samples without a rate")
+    rate = int(rate)
+    samples = samples[:, None] if samples.ndim == 1 else samples  # (T, channels)
+    if not len(samples):
+        raise _BadSoundError("no samples")
+    return np.concatenate([samples[a:b] for a, b in limit.stretches(len(samples), rate)]), rate, len(samples)
+
+
+def _mixed(samples: Floats, rate: int, *, source_rate: int, seconds: float, source: str) -> Sound:
+    """One channel at one rate."""
+    if not 1 <= source_rate <= HIGHEST_RATE:
+        raise _BadSoundError(f"a rate of {source_rate:,} Hz")
+    if not np.isfinite(samples).all():
+        raise _BadSoundError("samples that are not finite")
+    clipped = float((np.abs(samples) >= FULL_SCALE).mean())
+    mono = resampled(np.ascontiguousarray(samples.mean(1, dtype=np.float32)), source_rate, rate)
+    if not len(mono):
+        raise _BadSoundError("no samples")
+    return Sound(mono, rate, source_rate, seconds, clipped, source)

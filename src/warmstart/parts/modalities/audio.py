@@ -1,0 +1,204 @@
+"""Sound: files in a folder per class, paths or bytes in a table, arrays; prepared as the backbone's feature extractor says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from warmstart.core.errors import BadOption, ColumnNotFound
+from warmstart.core.protocols import Encoded, Input
+from warmstart.engine import extraction, image_files, sound
+from warmstart.engine.cepstra import Cepstra
+from warmstart.engine.extraction import Extraction
+from warmstart.engine.sound import Limit, Sound
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from warmstart.engine.draft import Table
+
+NAMES = ("audio", "sound", "recording", "speech", "wav", "clip", "file", "file_name", "filename", "path", "audio_path", "filepath")
+SAMPLE_ROWS = 50
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be set."""
+
+    seconds: float = 30.0
+    "longest stretch of a recording that is used"
+    window: float = 5.0
+    "of a longer one, windows of so many seconds, spread evenly over it, are joined up to that length"
+    rate: int | None = None
+    "samples per second of arrays that come without a rate"
+
+
+class Part:
+    """The modality of sound: inputs are ``(Sound,)``, or before they are loaded a path, bytes, a struct of ``datasets`` or samples."""
+
+    name = "audio"
+    roles: tuple[str, ...] = ("audio",)
+    default_backbone: str | None = None
+    unit = "ms"
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        if options.seconds <= 0 or options.window <= 0:
+            raise BadOption("seconds or window is not above 0", "lengths in seconds", "give for example --set modality.seconds=30")
+        self._limit = Limit(options.seconds, options.window)
+
+    def read(self, source: Any, *, skip_bad: bool) -> Table | None:
+        """A folder of recordings, a sound file, or a list of recordings; None for anything else.
+
+        Raises:
+            DataError: A folder of splits.
+        """
+        from warmstart.engine.draft import Table
+
+        if isinstance(source, list | tuple) and source and all(extraction.is_sound(v) for v in source):
+            return Table({"audio": list(source)}, list(range(1, len(source) + 1)), "the list")
+        path = image_files.path_of(source)
+        if path is None:
+            return None
+        if path.is_dir():
+            return image_files.read_folder(path, suffixes=sound.SUFFIXES, role="audio")
+        if path.suffix.lower() in sound.SUFFIXES:
+            return Table({"audio": [str(path.absolute())]}, [1], str(path))
+        return None
+
+    def matches(self, columns: Mapping[str, Sequence[Any]], *, folder: Path) -> bool:
+        """Whether a column holds recordings; of names of files one at least must be there."""
+        return any(_holds_sound(values, folder) for values in columns.values())
+
+    def infer(self, columns: Mapping[str, Sequence[Any]], given: Mapping[str, str]) -> dict[str, str]:
+        """The column of recordings, by a well-known name where there are several.
+
+        Raises:
+            ColumnNotFound: No column holds recordings, or several do.
+        """
+        if "audio" in given:
+            return dict(given)
+        found = [name for name, values in columns.items() if _holds_sound(values, None)]
+        named = [name for known in NAMES for name in found if name.strip().casefold() == known]
+        if len(found) != 1 and not named:
+            why = f"several columns hold sound: {', '.join(map(repr, found))}" if found else "no column holds sound"
+            raise ColumnNotFound(why, f"columns: {', '.join(map(repr, list(columns)[:20]))}", "name it: --column audio=NAME")
+        return {"audio": (named or found)[0], **given}
+
+    def load(self, values: Sequence[Input], *, folder: Path, body: Path | None) -> list[Input]:
+        """Every recording read, mixed to one channel and brought to the body's rate (16 kHz without a body), in threads."""
+        raw = [value[0] if len(value) == 1 else tuple(value) for value in values]
+        rate = extraction.rate_of(body)
+        found = sound.read_all(raw, folder=folder, rate=rate, given_rate=self.options.rate, limit=self._limit)
+        return [(one,) for one in found]
+
+    def notes(self, values: Sequence[Input]) -> list[str]:
+        """How many recordings are silent, clipped, or longer than what is used."""
+        return sound.notes([value[0] for value in values], self._limit)
+
+    def check(self, values: Sequence[Any]) -> str | None:
+        """Why a recording cannot be used ("no such file", "empty file", "truncated sound file", ...), or None when it can."""
+        for value in values:
+            if not isinstance(value, Sound):
+                return "missing sound" if value is None else "not a recording"
+            if value.problem:
+                return value.problem
+        return None
+
+    def content(self, value: Input) -> bytes:
+        """Hash of the samples and their rate: the same for a recording and its copy in another lossless format."""
+        found: bytes = value[0].digest
+        return found
+
+    def show(self, value: Input) -> str:
+        """Its file and its length."""
+        return str(value[0])
+
+    def where(self, value: Input) -> str:
+        """Its file."""
+        return value[0].source if isinstance(value[0], Sound) else ""
+
+    def picture(self, value: Input) -> str:
+        """Its log-mel spectrogram as a small PNG: a data URI."""
+        return sound.data_uri(value[0])
+
+    def extent(self, value: Input) -> float | None:
+        """Milliseconds that are used."""
+        return 1000 * float(value[0].used)
+
+    def encoder(self, folder: Path, max_length: int) -> AudioEncoder:
+        """The feature extractor of the body in ``folder``; the length of sound is bounded by the options, not by ``max_length``.
+
+        Raises:
+            BackboneNotFound: The folder says nothing of sound.
+        """
+        return AudioEncoder(Extraction(folder), self._limit)
+
+    def featurizer(self, options: Mapping[str, Any]) -> AudioFeaturizer:
+        """Statistics of MFCCs.
+
+        Raises:
+            BadOption: There are no options.
+        """
+        if options:
+            raise BadOption(f"no option {next(iter(options))!r}", "no options", "leave it out")
+        return AudioFeaturizer(Cepstra())
+
+    def load_featurizer(self, folder: Path) -> AudioFeaturizer:
+        """The features that ``AudioFeaturizer.save`` wrote."""
+        return AudioFeaturizer(Cepstra.load(folder))
+
+
+class AudioEncoder:
+    """A body's preprocessing: scaling of the wave, or a spectrogram."""
+
+    def __init__(self, how: Extraction, limit: Limit) -> None:
+        self._how = how
+        self.fingerprint = how.fingerprint
+        self.max_length = how.longest(limit.seconds)
+
+    def size(self, example: Encoded) -> int:
+        """Frames of the body."""
+        return self._how.size(example)
+
+    def encode(self, values: Sequence[Input]) -> list[Encoded]:
+        """``input_values (S,)``, or ``input_features (M, N)``, of each recording."""
+        return [self._how.encode(value[0]) for value in values]
+
+    def collate(self, examples: Sequence[Encoded], *, length: int = 0) -> dict[str, Tensor]:
+        """``input_values (B, S)`` with ``attention_mask (B, S)`` where the body takes one, or ``input_features (B, M, N)``."""
+        return self._how.collate(examples, length)
+
+    def save(self, folder: Path) -> None:
+        """Write the ``preprocessor_config.json`` that ``AutoFeatureExtractor`` reads."""
+        self._how.save(folder)
+
+
+class AudioFeaturizer:
+    """Features of the classic rung."""
+
+    def __init__(self, features: Cepstra) -> None:
+        self._features = features
+
+    def fit(self, values: Sequence[Input]) -> Any:
+        """Learn band, mean and deviation; the features of ``values``: (N, F) float32."""
+        return self._features.fit([value[0] for value in values])
+
+    def transform(self, values: Sequence[Input]) -> Any:
+        """Features (N, F) float32."""
+        return self._features.transform([value[0] for value in values])
+
+    def save(self, folder: Path) -> None:
+        """Write ``cepstra.safetensors`` and ``cepstra.json``."""
+        self._features.save(folder)
+
+
+def _holds_sound(values: Sequence[Any], folder: Path | None) -> bool:
+    """Whether most of the values that are there look like sound; with a folder, whether one of the named files exists too."""
+    sample = [v for v in values[:SAMPLE_ROWS] if v is not None and not (isinstance(v, str) and not v)]
+    if not sample or sum(extraction.is_sound(v) for v in sample) * 2 <= len(sample):
+        return False
+    names = [v for v in sample if isinstance(v, str)]
+    return folder is None or not names or any((folder / name).is_file() for name in names)
