@@ -40,7 +40,7 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(4, 128, 128, 2048, 0.02, 5e-3),
+    "tiny": Size(4, 128, 128, 1024, 0.02, 1.2e-2),
     "small": Size(6, 384, 256, 4096, 0.02, 3e-3),
     "base": Size(12, 768, 512, 16384, 0.02, 1.5e-3),
 }
@@ -48,7 +48,7 @@ TOKENS_PER_PARAMETER, PASSES, MOST_PASSES = 20, 4, 16
 ADAMW_LR, CONTINUED = 0.3, 0.1
 """AdamW alone gets this share of the rate that it has beside Muon; a pre-trained body gets this share of either."""
 LEAST_STEPS = 20
-CURVE_TOKENS, FINAL_TOKENS, VALIDATION_TOKENS = 16_384, 2_000_000, 8_192
+CURVE_TOKENS, FINAL_TOKENS, VALIDATION_TOKENS = 8_192, 2_000_000, 8_192
 """Held-out tokens of a point of the curve, of the measure at the end, and at once."""
 SAMPLES, SAMPLE_TOKENS = 3, 120
 

@@ -1,0 +1,54 @@
+"""gpt on characters of tiny Shakespeare against nanoGPT's CPU setting, both in warmstart's own loop.
+
+    python benchmarks/gpt_nanogpt.py input.txt [--run theirs|ours|equal] [--steps N] [--set objective.lr=0.02 ...]
+
+``theirs`` is the option set in nanogpt.toml. ``ours`` is the default ``tiny`` shape of the same depth and width, with their context,
+for as many steps as bring the loss to theirs; ``equal`` trains it for ``--steps`` that take as long as theirs. One JSON line each.
+The loss is that of all held-out windows (the last tenth of the text), the time that of the training steps, and wall time for everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from warmstart.core import recipe as recipes
+from warmstart.core.recipe import PretrainRecipe
+from warmstart.stages import pretrain
+
+STEPS = {"ours": 220, "equal": 2000}
+
+
+def main() -> None:
+    """Run one or all of the three."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("text")
+    parser.add_argument("--run", choices=("theirs", "ours", "equal"), action="append")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--set", action="append", default=[], dest="sets")
+    given = parser.parse_args()
+    theirs = recipes.read(Path(__file__).with_name("nanogpt.toml"), PretrainRecipe())
+    for name in given.run or ("theirs", "ours", "equal"):
+        recipe = theirs
+        if name != "theirs":
+            sets = ["size=tiny", "seed=1", "objective=gpt", "objective.tokenizer=characters", "objective.context=64"]
+            recipe = recipes.with_sets(PretrainRecipe(), [*sets, f"objective.steps={given.steps or STEPS[name]}"])
+        recipe = recipes.with_sets(recipe, [f"data={given.text}", *given.sets])
+        folder = Path(tempfile.mkdtemp())
+        began = time.perf_counter()
+        report = pretrain.run(recipe, out=folder / "body")
+        wall = time.perf_counter() - began
+        shutil.rmtree(folder)
+        if report is not None:
+            loss = report.metrics["validation_loss"]
+            row = {"run": name, "loss": round(loss.value, 4), "low": round(loss.low, 4), "high": round(loss.high, 4)}
+            seconds = {"training_seconds": round(report.training_seconds, 1), "wall_seconds": round(wall, 1)}
+            print(json.dumps({**row, **seconds, "steps": report.steps, "tokens": report.count, "parameters": report.parameters}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
