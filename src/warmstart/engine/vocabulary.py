@@ -19,7 +19,7 @@ SAMPLE_CHARACTERS = 50_000_000
 """Of a larger corpus a seeded sample of about this many characters trains the tokenizer: more hardly changes the vocabulary."""
 
 RESERVED = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-END, UNKNOWN = "<|endoftext|>", "<unk>"
+END, UNKNOWN = "<|endoftext|>", "<|unknown|>"
 
 
 def train(texts: Texts, *, kind: Kind, size: int, lowercase: bool = False, seed: int = 0, characters: int = SAMPLE_CHARACTERS) -> Any:
@@ -27,7 +27,7 @@ def train(texts: Texts, *, kind: Kind, size: int, lowercase: bool = False, seed:
 
     ``wordpiece``: as BERT has it (Schuster & Nakajima 2012; Devlin et al. 2019), with ``[PAD] [UNK] [CLS] [SEP] [MASK]`` first.
     ``bpe``: on bytes, so that nothing is unknown (Radford et al. 2019), with ``<|endoftext|>`` first. ``characters``: those that
-    occur, the most frequent where there are too many, with ``<|endoftext|>`` and ``<unk>`` first.
+    occur, the most frequent where there are too many, with ``<|endoftext|>`` and ``<|unknown|>`` first.
 
     Args:
         texts: The corpus.
@@ -143,5 +143,6 @@ def _characters(texts: Iterator[str], size: int) -> Any:
     vocabulary = {token: number for number, token in enumerate([END, UNKNOWN, *kept])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.add_special_tokens([END, UNKNOWN])
     tokenizer.decoder = decoders.Fuse()
     return tokenizer
