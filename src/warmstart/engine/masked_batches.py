@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,9 +56,7 @@ def make(file: TokenFile, rows: Rows, how: How, *, random: np.random.Generator, 
     for start, end in _cut(rows.length[own], how.tokens):
         here = own[start:end]
         longest = int(rows.length[here[0]])
-        parts.append(
-            _part(hidden[here, :longest], ids[here, :longest], types[here, :longest], real[here, :longest], chosen[here, :longest])
-        )
+        parts.append(_part(*(table[here, :longest] for table in (hidden, ids, types, real, chosen))))
         if how.second:
             parts[-1]["follows"] = torch.from_numpy(labels[here])
     moved = [{name: value.to(how.device, non_blocking=True) for name, value in part.items()} for part in parts]
@@ -80,7 +79,7 @@ def lay_out(file: TokenFile, rows: Rows, vocabulary: Vocabulary) -> tuple[Ints, 
 
 def _special(rows: Rows, length: int) -> NDArray[np.bool_]:
     at = np.arange(length)[None, :]
-    return (at == 0) | (at == rows.a_length[:, None] + 1) | (at == rows.length[:, None] - 1)
+    return np.asarray((at == 0) | (at == rows.a_length[:, None] + 1) | (at == rows.length[:, None] - 1))
 
 
 def _cut(lengths: Ints, tokens: int) -> Iterator[tuple[int, int]]:
@@ -92,7 +91,7 @@ def _cut(lengths: Ints, tokens: int) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def _part(hidden: Ints, ids: Ints, types: Ints, real: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> dict[str, Tensor]:
+def _part(hidden: NDArray[Any], ids: NDArray[Any], types: NDArray[Any], real: NDArray[Any], chosen: NDArray[Any]) -> dict[str, Tensor]:
     positions = np.flatnonzero(chosen)
     found = {
         "input_ids": torch.from_numpy(np.ascontiguousarray(hidden)),

@@ -105,7 +105,7 @@ class MaskedLearner:
         return batch.tokens
 
     def learn(self, module: nn.Module, phase: int, batch: Batch) -> dict[str, Tensor]:
-        """Each part's losses over the number of words and pairs of all processes, so that the mean of the gradients is that of the whole."""
+        """Losses over the number of words and pairs of all processes, so that the mean of their gradients is that of the whole."""
         device = batch.parts[0]["input_ids"].device
         words, second = torch.zeros((), device=device), torch.zeros((), device=device)
         for part in batch.parts:
@@ -138,7 +138,7 @@ class MaskedLearner:
         measures = {
             "mlm_loss": mlm,
             "mlm_accuracy": accuracy,
-            "perplexity": Metric(*(math.exp(min(v, 700.0)) for v in (mlm.value, mlm.low, mlm.high)), rows),
+            "perplexity": Metric(math.exp(mlm.value), math.exp(mlm.low), math.exp(mlm.high), rows),
         }
         total = mlm
         if len(found.second):
@@ -211,8 +211,12 @@ class MaskedLearner:
                 there = part["follows"] != NO_PAIR
                 second.append(found["second"].double()[there])
                 second_right.append(found["second_right"][there])
-        joined = [torch.cat(v).cpu().numpy() if v else np.zeros(0) for v in (words, right, owner, second, second_right)]
+        joined: list[NDArray[Any]] = [_joined(found) for found in (words, right, owner, second, second_right)]
         return Measured(*joined)
+
+
+def _joined(parts: list[Tensor]) -> NDArray[Any]:
+    return np.asarray(torch.cat(parts).cpu().numpy()) if parts else np.zeros(0)
 
 
 def _metric(values: NDArray[Any], clusters: NDArray[np.int64] | None, bounds: tuple[float, float]) -> Metric:

@@ -105,6 +105,7 @@ class MaskedModel(nn.Module):
 
     def save(self, folder: Path) -> None:
         """``config.json`` and ``model.safetensors``: ``AutoModel`` opens the body, the masked model's class all of it."""
+        store.quiet_transformers()
         with self.whole() as model:
             store.save_transformers(model, folder)
 

@@ -63,6 +63,7 @@ class Stream:
         self.in_block = np.diff(file.sentences[file.documents[self.blocks]])  # (blocks,) tokens
         self._epoch: tuple[int, Ints, Ints] = (-1, self.blocks, self.blocks)
         self._window: tuple[tuple[int, int], list[Rows]] = ((-1, -1), [])
+        self._growth = self._grown()
         self.steps_per_epoch = int(self._batches(0)[-1])
 
     def rows(self, step: int) -> Rows:
@@ -81,18 +82,26 @@ class Stream:
         if self._epoch[0] != epoch:
             order = np.random.default_rng((self.seed, epoch)).permutation(len(self.in_block))
             sums = np.add.reduceat(self.in_block[order], np.arange(0, len(order), MIXED))
-            self._epoch = epoch, order, np.cumsum(np.maximum(1, np.round(sums / self.tokens).astype(np.int64)))
+            self._epoch = epoch, order, np.cumsum(np.maximum(1, np.round(sums * self._growth / self.tokens).astype(np.int64)))
         return self._epoch[2]
 
     def _read(self, epoch: int, window: int, batches: int) -> list[Rows]:
-        order = self._epoch[1][window * MIXED : (window + 1) * MIXED]
-        documents = np.concatenate([np.arange(self.blocks[b], self.blocks[b + 1]) for b in order.tolist()])
         random = np.random.default_rng((self.seed, epoch, 1 + window))
-        found = pack(self.file, random.permutation(documents), context=self.context, second=self.second, random=random)
+        found = self._packed(self._epoch[1][window * MIXED : (window + 1) * MIXED], random)
         found = found.take(random.permutation(len(found.a)))
         ends = np.cumsum(found.length)
         cuts = np.searchsorted(ends, ends[-1] * np.arange(1, batches) / batches)
         return [found.take(part) for part in np.split(np.arange(len(ends)), cuts)]
+
+    def _packed(self, blocks: Ints, random: np.random.Generator) -> Rows:
+        documents = np.concatenate([np.arange(self.blocks[b], self.blocks[b + 1]) for b in blocks.tolist()])
+        return pack(self.file, random.permutation(documents), context=self.context, second=self.second, random=random)
+
+    def _grown(self) -> float:
+        """Tokens of rows for each token of text: special ones are added, and with nsp a replaced B comes again."""
+        blocks = np.arange(min(MIXED, len(self.in_block)))
+        rows = self._packed(blocks, np.random.default_rng(self.seed))
+        return float(rows.length.sum() / self.in_block[blocks].sum())
 
 
 def pack(file: TokenFile, documents: Ints, *, context: int, second: Second, random: np.random.Generator) -> Rows:
