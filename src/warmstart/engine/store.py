@@ -151,6 +151,38 @@ def _load_transformers(folder: Path) -> nn.Module:
     return _aligned(body).eval()
 
 
+def load_masked(folder: Path) -> tuple[nn.Module, set[str]]:
+    """The masked language model in ``folder`` in float32 (of BERT with its second head too), and the names that were not in its files.
+
+    Raises:
+        BackboneNotFound: transformers cannot open the folder safely, or knows no masked model of this architecture.
+    """
+    from transformers import AutoConfig, AutoModelForMaskedLM, BertForPreTraining
+
+    quiet_transformers()
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        auto = BertForPreTraining if config.model_type == "bert" else AutoModelForMaskedLM
+        model, told = auto.from_pretrained(
+            folder,
+            config=config,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BackboneNotFound(
+            f"the masked language model in {folder} cannot be opened: {reason}",
+            "a folder of a BERT-like model in Hugging Face format",
+            "see: warmstart models; for a causal model use --objective gpt",
+        ) from None
+    assert isinstance(model, nn.Module)  # noqa: S101 - narrows the untyped return value
+    return _aligned(model), set(told["missing_keys"])
+
+
 NATIVE = {
     "text": "AutoModelForSequenceClassification",
     "image": "AutoModelForImageClassification",
