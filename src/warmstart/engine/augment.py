@@ -122,11 +122,9 @@ def draw(n: int, *, generator: torch.Generator | None = None) -> Tensor:
     return torch.rand(n, NUMBERS, generator=generator)
 
 
-def mix(x: Tensor, targets: Tensor, partners: tuple[Tensor, Tensor], share: Tensor) -> tuple[Tensor, Tensor]:
-    """Mix-up (Zhang et al. 2018): images (B, ...) and their targets (B, C) with those of partners, ``share (B,)`` of the former."""
-    ours = share.to(x.device)
-    wide = ours.view(-1, *[1] * (x.ndim - 1))
-    return torch.lerp(partners[0], x, wide), torch.lerp(partners[1], targets, ours[:, None])
+def mix(values: Tensor, partners: Tensor, share: Tensor) -> Tensor:
+    """Mix-up (Zhang et al. 2018) of images or of their targets (B, ...) with those of their partners; ``share (B,)`` is kept."""
+    return torch.lerp(partners, values, share.to(values.device).view(-1, *[1] * (values.ndim - 1)))
 
 
 def shares(n: int, alpha: float, *, generator: torch.Generator | None = None) -> Tensor:
