@@ -6,7 +6,7 @@ architecture's own classifier, which ``transformers.pipeline`` can open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -61,7 +61,7 @@ class Network(nn.Module):
         """Logits (B, C) in float32 of a batch of encoded examples."""
         if self.head is None:
             return _logits(self.body(**batch))
-        logits: Tensor = self.head(pooled_states(self.body, self.trunk, batch))
+        logits: Tensor = self.head(pooled_states(self.body, self.trunk, batch, points=self.head.points))
         return logits
 
     def from_cut(self, tail: cut.Tail, hidden: Tensor, lower: Tensor, batch: cut.Batch) -> Tensor:
@@ -71,15 +71,15 @@ class Network(nn.Module):
         """
         if self.head is None:
             return _logits(tail(hidden, batch))
-        upper = self.states_from_cut(tail, hidden, batch)
+        upper = self.states_from_cut(tail, hidden, batch, points=self.head.points)
         logits: Tensor = self.head(torch.cat([lower, upper[:, lower.shape[1] :]], dim=1))
         return logits
 
-    def states_from_cut(self, tail: cut.Tail, hidden: Tensor, batch: cut.Batch) -> Tensor:
-        """Pooled states (B, L + 1, D) from the stored state; those before the cut mean nothing."""
+    def states_from_cut(self, tail: cut.Tail, hidden: Tensor, batch: cut.Batch, *, points: Sequence[int] | None = None) -> Tensor:
+        """Pooled states (B, L + 1, D) from the stored state; those before the cut, and outside ``points``, mean nothing."""
         assert self.trunk is not None  # noqa: S101 - a tail has a trunk
         blocks = tail.body.get_submodule(self.trunk.path)
-        return pooled_states(tail.body, cut.Trunk(self.trunk.path, blocks), batch, call=lambda: tail(hidden, batch))  # type: ignore[arg-type]
+        return pooled_states(tail.body, cut.Trunk(self.trunk.path, blocks), batch, call=lambda: tail(hidden, batch), points=points)  # type: ignore[arg-type]
 
 
 def pooled_states(
@@ -90,6 +90,7 @@ def pooled_states(
     call: Callable[[], Any] | None = None,
     stop: int | None = None,
     visit: Callable[[int, Tensor], None] | None = None,
+    points: Collection[int] | None = None,
 ) -> Tensor:
     """Mean-pooled state at every point of the trunk, the last after the body's final norm: (B, L + 1, D) in float32.
 
@@ -97,13 +98,14 @@ def pooled_states(
         call: Runs the body, where that is more than ``body(**batch)``.
         stop: Leave the body at this point: (B, stop + 1, D).
         visit: Sees the unpooled state (B, T, D) at every point, as the trunk hands it on.
+        points: Pool here only (None: everywhere); the others are 0, and cost training neither a cast nor a gradient.
     """
     mask = batch.get("attention_mask")
     found: list[Tensor] = []
     whole = trunk is None or stop is None or stop >= trunk.n_blocks
 
     def see(point: int, state: Tensor) -> None:
-        found.append(masked_mean(state, mask))
+        found.append(masked_mean(state, mask) if points is None or point in points else state.new_zeros((), dtype=torch.float32))
         if visit is not None:
             visit(point, state)
 
@@ -112,7 +114,7 @@ def pooled_states(
     if whole:
         # The trunk's own last state lacks the body's final norm, which bodies such as GPT-2 and Llama need.
         found[len(found) - (trunk is not None) :] = [masked_mean(last_state(output), mask)]
-    return torch.stack(found, dim=1)
+    return torch.stack(torch.broadcast_tensors(*found), dim=1)
 
 
 def groups_by_depth(body: nn.Module, trunk: cut.Trunk | None) -> list[list[nn.Parameter]]:
