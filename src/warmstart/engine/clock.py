@@ -56,7 +56,7 @@ class Pace:
     """Steps after which a run may be lengthened: seldom, so that the learning rate falls smoothly."""
 
     MARGIN = 0.97
-    """Share of the steps that seem affordable which a lengthened run takes, so that it is not shortened again at the next moment's noise."""
+    """Share of the affordable steps that a lengthened run takes, so that the next moment's noise does not shorten it again."""
 
     def start(self, step: int) -> None:
         """Begin timing at ``step``."""

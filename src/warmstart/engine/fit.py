@@ -29,10 +29,12 @@ CHECKPOINT_SECONDS = 20.0
 class Schedule:
     """How long and in what portions: ``epochs`` passes in batches of at most ``tokens`` padded tokens and ``rows`` examples.
 
-    The learning rate rises linearly over the first ``warmup`` of the steps and falls linearly to zero over the others.
+    The learning rate rises linearly over the first ``warmup`` of the steps and falls linearly to zero over the others. A run that is
+    quicker than it was planned to be may go on to ``most`` passes.
     """
 
     epochs: float
+    most: float = 0.0
     tokens: int = batches.TOKENS
     rows: int = 32
     warmup: float = 0.06
@@ -51,13 +53,14 @@ class Trained:
 
 
 def order(lengths: NDArray[np.int64], schedule: Schedule, seed: Sequence[int]) -> list[NDArray[np.int64]]:
-    """The batches of a whole run, from the seed alone, so that a resumed run needs only its step number."""
-    epochs = math.ceil(schedule.epochs)
+    """The batches of the longest run, from the seed alone, so that a resumed run needs only its step number."""
+    passes = max(schedule.epochs, schedule.most)
+    epochs = math.ceil(passes)
     stream: list[NDArray[np.int64]] = []
     for epoch in range(epochs):
         random = np.random.default_rng([*seed, epoch])
         stream += batches.shuffled(lengths, tokens=schedule.tokens, rows=schedule.rows, random=random)
-    return stream[: max(1, round(len(stream) * schedule.epochs / epochs))]
+    return stream[: max(1, round(len(stream) * passes / epochs))]
 
 
 def train(
@@ -86,7 +89,7 @@ def train(
     optimizer = Optimizer(groups, copies=copies, tables=tables, clip=schedule.clip)
     with torch.random.fork_rng(devices=_cuda_devices(optimizer.parameters)):
         torch.manual_seed(seed)
-        state = _State(0, len(stream), 0.0, [])
+        state = _State(0, max(1, round(len(stream) * schedule.epochs / max(schedule.epochs, schedule.most))), 0.0, [])
         if checkpoint is not None and checkpoint.exists():
             with suppress(DamagedModel):  # a damaged one only costs the steps it held
                 state = _restore(store.read_tensors(checkpoint), optimizer, pace)
@@ -94,7 +97,7 @@ def train(
         pace.start(first)
         began = saved = time.perf_counter()
         with tqdm(total=state.total, initial=state.step, desc=progress, unit="step", disable=_no_bar(progress), leave=False) as bar:
-            while state.step < (total := pace.total(state.step, state.total)):
+            while state.step < (total := pace.total(state.step, state.total, len(stream))):
                 state.total = bar.total = total
                 state.factor = _factor(state, schedule.warmup)
                 loss = loss_of(stream[state.step])
