@@ -100,7 +100,11 @@ class Classes:
     def validate(self, module: nn.Module, phase: int) -> dict[str, float]:
         """Loss and accuracy of the head, and accuracy of a linear probe, on some held-out rows."""
         losses, right, states = self._held(module, probing.ROWS)
-        return {"loss": float(losses.mean()), "accuracy": float(right.mean()), "probe_accuracy": float(self._probed(module, states, 1).mean())}
+        return {
+            "loss": float(losses.mean()),
+            "accuracy": float(right.mean()),
+            "probe_accuracy": float(self._probed(module, states, 1).mean()),
+        }
 
     def finish(self, module: nn.Module) -> dict[str, Metric]:
         """The same on all held-out rows, with a probe on more rows."""

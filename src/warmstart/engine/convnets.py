@@ -87,7 +87,9 @@ def build(form: Mapping[str, Any]) -> nn.Module:
     except Exception as error:  # a configuration class raises what its author liked
         reason = " ".join(str(error).split())[:200]
         raise BadOption(
-            f"{form['model_type']} with {json.dumps(values)}: {reason}", "values that make a body", "change objective.config, width or depth"
+            f"{form['model_type']} with {json.dumps(values)}: {reason}",
+            "values that make a body",
+            "change objective.config, width or depth",
         ) from None
     return body
 
@@ -221,7 +223,11 @@ def _fewer_stages(default: Mapping[str, Any], values: dict[str, Any]) -> dict[st
         return None
     lists = {name: value for name, value in {**default, **values}.items() if isinstance(value, list) and len(value) == len(depths)}
     lists = {name: value for name, value in lists.items() if all(isinstance(v, int | float) for v in value)}
-    return {**values, **{name: value[:-1] for name, value in lists.items()}, **({"num_stages": len(depths) - 1} if "num_stages" in default else {})}
+    return {
+        **values,
+        **{name: value[:-1] for name, value in lists.items()},
+        **({"num_stages": len(depths) - 1} if "num_stages" in default else {}),
+    }
 
 
 def _scaled(default: Mapping[str, Any], wide: float, deep: float) -> dict[str, Any]:
@@ -244,7 +250,11 @@ def _scaled(default: Mapping[str, Any], wide: float, deep: float) -> dict[str, A
         values |= {"width_coefficient": wide, "depth_coefficient": deep, "hidden_dim": _times(1280, wide, 8)}
     if isinstance(default.get("hidden_size"), int) and isinstance(default.get("num_attention_heads"), int) and "depths" not in default:
         heads = max(1, round(default["hidden_size"] * wide / HEAD_WIDTH))
-        values |= {"hidden_size": heads * HEAD_WIDTH, "num_attention_heads": heads, "num_hidden_layers": _times(default["num_hidden_layers"], deep, 1)}
+        values |= {
+            "hidden_size": heads * HEAD_WIDTH,
+            "num_attention_heads": heads,
+            "num_hidden_layers": _times(default["num_hidden_layers"], deep, 1),
+        }
         if "intermediate_size" in default:
             values["intermediate_size"] = 4 * heads * HEAD_WIDTH
     return values
