@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_model
 
+from tiny_models import tiny_model
 from warmstart.core import registry
 from warmstart.core.errors import BackboneNotFound, BadOption, BudgetTooSmall, DataError
 from warmstart.engine import loop, masked_model, store, vocabulary
