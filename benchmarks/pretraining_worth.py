@@ -63,7 +63,9 @@ def main() -> None:
             print(json.dumps({"draw": draw, "pretrained": round(found[0], 4), "random": round(found[1], 4)}), flush=True)
         low, high = statistics.mean_interval(gains, bounds=(-1.0, 1.0))
         row = {"objective": given.objective, "dataset": given.dataset, "per_class": given.per_class, "strategy": given.strategy}
-        print(json.dumps({**row, "gain": round(float(np.mean(gains)), 4), "low": round(low, 4), "high": round(high, 4), "draws": len(gains)}))
+        print(
+            json.dumps({**row, "gain": round(float(np.mean(gains)), 4), "low": round(low, 4), "high": round(high, 4), "draws": len(gains)})
+        )
 
 
 if __name__ == "__main__":

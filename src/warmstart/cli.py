@@ -30,6 +30,10 @@ from warmstart.flags import common, recipe_flags
 DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".ipc", ".txt", ".gz")
 
 
+NEXT = {"tokens": ('"a sentence"', "MORE.csv"), "pixels": ("IMAGE.png", "MORE/"), "ms": ("SOUND.wav", "MORE/")}
+"""What a model may be asked next, by the unit of its inputs."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every error becomes one line on stderr, or with ``--json`` one object on stdout."""
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
@@ -116,7 +120,8 @@ def _adapt(
 ) -> None:
     """Fit a model to labelled rows in a time budget.
 
-    DATA is a table with a text and a label column. What every rung of the ladder gained is measured and written into FOLDER.
+    DATA is a table with a label column and one of texts or images, or a folder with a folder of images for each class. What every rung
+    of the ladder gained is measured and written into FOLDER.
     """
     recipe = recipes.with_sets(recipes.read(file, Recipe()) if file else Recipe(), sets)
     given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
@@ -129,7 +134,8 @@ def _adapt(
     _show(report, out, as_json)
     if not as_json:
         folder = shlex.quote(str(out))
-        click.echo(f'Next: warmstart predict {folder} "a sentence"\n      warmstart evaluate {folder} MORE.csv')
+        example, more = NEXT.get(report.data.unit, NEXT["tokens"])
+        click.echo(f"Next: warmstart predict {folder} {example}\n      warmstart evaluate {folder} {more}")
 
 
 @app.command("pretrain")
@@ -195,10 +201,10 @@ def _predict(
     as_json: bool,
     **sampling: Any,
 ) -> None:
-    """Label a file, or sentences, with a model; or write on from prompts.
+    """Label a file, or sentences or images, with a model; or write on from prompts.
 
-    MODEL is a folder that adapt wrote; DATA is a file, - for standard input, or one or more sentences. With a folder from pretrain that
-    holds a causal language model, DATA are prompts, and the text appears as it is written.
+    MODEL is a folder that adapt wrote; DATA is a file or folder, - for standard input, or one or more sentences or image files. With a
+    folder from pretrain that holds a causal language model, DATA are prompts, and the text appears as it is written.
     """
     columns = columns_of(column)
     if out is not None:
@@ -402,7 +408,7 @@ def _print_predictions(records: Iterable[Mapping[str, Any]], sentences: Sequence
             (
                 f"{record['probability']:.3f}",
                 " | ".join(record["label"]) if isinstance(record["label"], list) else str(record["label"]),
-                " ".join(sentences[i].split()) if sentences else f"row {record.get('row', i + 1)}",
+                record.get("input") or (" ".join(sentences[i].split()) if sentences else f"row {record.get('row', i + 1)}"),
             )
             for i, record in block
         )

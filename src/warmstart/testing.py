@@ -11,17 +11,18 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmstart.core import registry
-from warmstart.core.protocols import BackboneSource, Input, Modality, Strategy, Task
+from warmstart.core.protocols import BackboneSource, Input, Modality, Objective, Strategy, Task
 from warmstart.core.report import Metric
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from warmstart.engine.learner import Setting
     from warmstart.engine.workbench import Workbench
 
 FRAMEWORKS = ("torch", "transformers", "peft", "sklearn", "pyarrow", "pandas", "matplotlib")
@@ -100,18 +101,33 @@ def check_strategy(name: str) -> None:
 
 
 def check_modality(name: str, *, values: Sequence[Input] = (), backbone: Path | None = None) -> None:
-    """Tells inputs apart, collates them, and its features are the same when saved and loaded. ``values``: at least three usable inputs."""
+    """Tells inputs apart, collates them, and its features are the same when saved and loaded.
+
+    Args:
+        name: Of the modality.
+        values: At least three different usable inputs as they stand in a table; needed for modalities that are not of the package.
+        backbone: Folder of a body for them; likewise.
+    """
     import numpy as np
 
-    values = values or [(row["text"],) for row in rows(12)]
     part: Modality = registry.create("modalities", name)
+    if not values and name not in SAMPLES:
+        raise AssertionError(f"no inputs are known here for the modality {name}: give values= and backbone=")
+    raw = list(values) or SAMPLES[name]()
+    values = part.load(raw, folder=Path(), body=None)
     _require(len(part.roles) > 0 and len(set(part.roles)) == len(part.roles), "roles are distinct names")
     _require(all(part.check(value) is None for value in values), "check finds nothing wrong with usable inputs")
-    _require(isinstance(part.check((None,)), str), "check says why a missing input cannot be used")
+    missing = part.load([(None,)], folder=Path(), body=None)[0]
+    _require(isinstance(part.check(missing), str), "check says why a missing input cannot be used")
+    columns = {part.roles[0]: [value[0] for value in raw], "label": ["a", "b"] * len(raw)}
+    _require(part.matches(columns, folder=Path()), "matches knows a column of its own inputs")
+    _require(part.infer({part.roles[0]: columns[part.roles[0]]}, {}) == {part.roles[0]: part.roles[0]}, "infer finds that column")
     contents = [part.content(value) for value in values]
     _require(contents == [part.content(tuple(value)) for value in values], "equal inputs have equal content")
-    _require(len(set(contents)) == len({repr(value) for value in values}), "different inputs have different content")
-    _require(all(isinstance(part.show(value), str) for value in values), "show gives text")
+    _require(len(set(contents)) == len(values), "different inputs have different content")
+    _require(all(isinstance(part.show(value), str) and isinstance(part.where(value), str) for value in values), "show and where give text")
+    pictures = [part.picture(value) for value in values]
+    _require(all(not uri or (uri.startswith("data:image/") and len(uri) < 8_000) for uri in pictures), "a picture is a small data URI")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         featurizer = part.featurizer({})
@@ -121,15 +137,21 @@ def check_modality(name: str, *, values: Sequence[Input] = (), backbone: Path | 
         featurizer.save(folder / "features")
         again = part.load_featurizer(folder / "features")
         _require(np.array_equal(_dense(again.transform(values)), fitted), "a featurizer saved and loaded gives the same features")
-        encoder = part.encoder(backbone if backbone is not None else tiny_backbone(folder / "body"), 32)
-        encoded = encoder.encode(values)
+        body = backbone if backbone is not None else BODIES[name](folder / "body")
+        encoder = part.encoder(body, 32)
+        encoded = encoder.encode(part.load(raw, folder=Path(), body=body))
         batch = encoder.collate(encoded)
-        lengths = [max(len(array) for array in example.values()) for example in encoded]
-        _require(max(lengths) <= encoder.max_length <= 32, "no example is longer than max_length")
-        _require(batch["attention_mask"].sum(1).tolist() == lengths, "attention_mask is 1 for what is real")
+        sizes = [encoder.size(example) for example in encoded]
+        _require(min(sizes) >= 1 and max(sizes) <= encoder.max_length, "no example is larger than max_length")
+        _require(all(len(tensor) == len(values) for tensor in batch.values()), "a batch has a row for every example")
+        if "input_ids" in batch:
+            _require(encoder.max_length <= 32, "max_length is kept to")
+            _require(batch["attention_mask"].sum(1).tolist() == sizes, "attention_mask is 1 for what is real")
         encoder.save(folder / "encoder")
         twin = part.encoder(folder / "encoder", 32)
         _require(twin.fingerprint == encoder.fingerprint, "an encoder saved and loaded has the same fingerprint")
+        again_batch = twin.collate(twin.encode(part.load(raw, folder=Path(), body=folder / "encoder")))
+        _require(all(np.array_equal(batch[key], again_batch[key]) for key in batch), "and makes the same batch")
 
 
 def check_task(name: str) -> None:
@@ -201,6 +223,75 @@ def tiny_backbone(folder: Path, *, positions: int = 64) -> Path:
     return folder
 
 
+def tiny_image_backbone(folder: Path, *, channels: int = 3, side: int = 16) -> Path:
+    """Write a ConvNet of three stages with seeded random weights, for images of ``side`` x ``side`` pixels."""
+    import torch
+
+    from warmstart.engine import bodies
+
+    image = {"size": [side, side], "channels": channels, "mean": [0.5] * channels, "std": [0.25] * channels}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = {"model_type": "warmstart-convnet", "widths": [8, 12, 16], "channels": channels, "norm": "batch", "image": image}
+        folder.mkdir(parents=True, exist_ok=True)
+        bodies.save(bodies.build(config), folder)
+    return folder
+
+
+def drawings(n: int, *, side: int = 20, seed: int = 0) -> list[tuple[Any, str]]:
+    """``n`` images (H, W, 3) of horizontal, vertical and diagonal stripes in noise, with the label of each, in turn."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    across, down = np.meshgrid(np.arange(side), np.arange(side))
+    found = []
+    for i in range(n):
+        label = ("across", "diagonal", "down")[i % 3]
+        along = {"across": down, "diagonal": across + down, "down": across}[label] + random.integers(0, 6)
+        stripes = 90.0 * (along // 3 % 2)[..., None] * random.uniform(0.5, 1, 3) + random.uniform(0, 110, (side, side, 3))
+        found.append((stripes.astype(np.uint8), label))
+    return found
+
+
+def tiny_sound_backbone(folder: Path) -> Path:
+    """Write a Wav2Vec2 of two blocks with seeded random weights, and its feature extractor for 8,000 samples a second."""
+    import torch
+    import transformers
+
+    from warmstart.engine import store
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    ears = {"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (8, 8), "num_conv_pos_embeddings": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = transformers.Wav2Vec2Config(**sizes, **ears, num_conv_pos_embedding_groups=2, num_feat_extract_layers=2)
+        store.quiet_transformers()
+        store.save_transformers(transformers.Wav2Vec2Model(config).eval(), folder)
+    transformers.Wav2Vec2FeatureExtractor(sampling_rate=8_000, return_attention_mask=True).save_pretrained(folder)
+    return folder
+
+
+def tones(n: int, *, seed: int = 0) -> list[Any]:
+    """``n`` tones in noise of a quarter to half a second, 8,000 samples a second, float32."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    times = [np.arange(int(random.integers(2_000, 4_000))) / 8_000 for _ in range(n)]
+    noisy = [0.3 * np.sin(2 * np.pi * random.uniform(200, 900) * t) + 0.01 * random.standard_normal(len(t)) for t in times]
+    return [wave.astype(np.float32) for wave in noisy]
+
+
+SAMPLES: dict[str, Callable[[], list[Input]]] = {
+    "text": lambda: [(row["text"],) for row in rows(12)],
+    "image": lambda: [(pixels,) for pixels, _ in drawings(12)],
+    "audio": lambda: [({"array": tone, "sampling_rate": 8_000},) for tone in tones(6)],
+}
+"""Inputs of the package's own modalities, as they stand in a table."""
+
+BODIES: dict[str, Callable[[Path], Path]] = {"text": tiny_backbone, "image": tiny_image_backbone, "audio": tiny_sound_backbone}
+"""Bodies for them."""
+
+
 def tiny_bench(folder: Path) -> Workbench:
     """A workbench of 96 rows of three classes over ``tiny_backbone``, all of it in ``folder``, in float32 on the CPU."""
     import numpy as np
@@ -223,6 +314,56 @@ def tiny_bench(folder: Path) -> Workbench:
         store=activations.Store(folder / "store"),
         hint_rows=np.arange(72),
     )
+
+
+def check_objective(name: str, setting: Setting, *, options: Mapping[str, Any] | None = None) -> None:
+    """A learner's settings rebuild it, its batches follow from their number alone and shares add up, and what it saves opens as a body.
+
+    Args:
+        name: The objective.
+        setting: A small one in float32, on the CPU.
+        options: Of the objective; without dropout, or anything else that is drawn while it learns.
+    """
+    import torch
+
+    from warmstart.engine import store
+
+    part = registry.create("objectives", name, options=dict(options or {}))
+    learner = part.prepare(setting)
+    _require(isinstance(part, Objective), "the part obeys core.protocols")
+    _require(json.loads(json.dumps(learner.settings)) == learner.settings, "settings are plain JSON values")
+    _require(learner.plan.parameters > 0 and learner.plan.count >= 0 and bool(learner.plan.unit), "there is a plan")
+    _require(len(learner.phases()) > 0, "there is a phase")
+    again = part.prepare(dataclasses.replace(setting, settings=learner.settings, seconds=None))
+    _require(_same(learner.module.state_dict(), again.module.state_dict(), 0.0), "settings rebuild the same weights")
+    _require(again.settings == learner.settings, "given settings are kept")
+    late, first = _gradients(learner, 2), _gradients(learner, 0)
+    _require(_same(first, _gradients(again, 0), 0.0) and _same(late, _gradients(again, 2), 0.0), "a batch depends on its number alone")
+    shares = [part.prepare(dataclasses.replace(setting, settings=learner.settings, rank=rank, world=2)) for rank in (0, 1)]
+    halves = [_gradients(share, 0) for share in shares]
+    mean = {key: (halves[0][key] + halves[1][key]) / 2 for key in first}
+    _require(_same(first, mean, 1e-6), "the mean of two processes' gradients is the gradient of the whole batch")
+    measures = learner.finish(learner.module.eval())
+    _require("validation_loss" in measures and all(m.low <= m.value <= m.high for m in measures.values()), "measures have intervals")
+    with tempfile.TemporaryDirectory() as temporary, torch.no_grad():
+        learner.save(Path(temporary))
+        saved = {value.flatten().double().sum().item() for value in learner.module.state_dict().values()}
+        body = store.load_body(Path(temporary))
+        _require(all(p.flatten().double().sum().item() in saved for p in body.parameters()), "the saved folder opens as the same body")
+
+
+def _gradients(learner: Any, step: int) -> dict[str, Any]:
+    """Gradients of a step of the first phase, by name."""
+    import torch
+
+    torch.manual_seed(0)
+    learner.module.train().zero_grad()
+    learner.learn(learner.module, 0, learner.batch(0, step))
+    return {name: p.grad.clone() for name, p in learner.module.named_parameters() if p.grad is not None}
+
+
+def _same(some: Mapping[str, Any], others: Mapping[str, Any], tolerance: float) -> bool:
+    return some.keys() == others.keys() and all(bool(((some[k] - others[k]).abs() <= tolerance).all()) for k in some)
 
 
 def rows(n: int, *, seed: int = 0, labels: Sequence[str] = LABELS, wrong: float = 0.03) -> list[dict[str, str]]:

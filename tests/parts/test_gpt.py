@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+from warmstart import testing
 from warmstart.core import registry
 from warmstart.core.errors import BackboneNotFound, BadOption, BudgetTooSmall, DataError
 from warmstart.engine import generation, loop, store
@@ -46,6 +47,10 @@ def test_shares_of_several_processes_add_up(tmp_path: Path) -> None:
         shares.append(_gradients(_learner(tmp_path, setting=setting), 2))
     for expected, *found in zip(whole, *shares, strict=True):
         torch.testing.assert_close(torch.stack(found).mean(0), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_contract(tmp_path: Path) -> None:
+    testing.check_objective("gpt", Setting(data=[_text()], folder=tmp_path), options=TINY)
 
 
 def test_settings_make_the_same_learner_again(tmp_path: Path) -> None:

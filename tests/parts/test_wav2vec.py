@@ -265,7 +265,7 @@ def test_going_on_from_a_body(sounds, tmp_path):
     assert torch.equal(second.module.body.masked_spec_embed, first.module.body.masked_spec_embed)
     from warmstart.testing import tiny_backbone
 
-    with pytest.raises(BackboneNotFound, match="BertModel .* cannot be gone on with"):
+    with pytest.raises(BackboneNotFound, match=r"BertModel .* cannot be gone on with"):
         _learner(sounds, tmp_path / "c", start=tiny_backbone(tmp_path / "bert"))
 
 
@@ -275,12 +275,12 @@ def test_what_cannot_be_learned_from_is_said(tmp_path):
         _learner([(tiny_sound.wave("up", random), 8_000)], tmp_path / "a")
     with pytest.raises(DataError, match="no recording is long enough"):
         _learner([(tiny_sound.wave("up", random)[:100], 8_000)] * 9, tmp_path / "b")
-    with pytest.raises(DataError, match="row 2: gone.wav: no such file"):
+    with pytest.raises(DataError, match=r"row 2: gone\.wav: no such file"):
         _learner({"audio": [{"array": tiny_sound.wave("up", random), "sampling_rate": 8_000}, "gone.wav"]}, tmp_path / "c")
 
 
 def test_wrong_options_and_columns_are_said(sounds, tmp_path):
-    with pytest.raises(BadOption, match="mask = 1.5"):
+    with pytest.raises(BadOption, match=r"mask = 1\.5"):
         _learner(sounds, tmp_path, options={"mask": "1.5"})
     with pytest.raises(BadOption, match="width = 12"):
         _learner(sounds, tmp_path, options={"width": "12"})

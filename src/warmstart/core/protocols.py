@@ -42,7 +42,7 @@ class Modality(Protocol):
     objective: str
     """How a body goes on learning from unlabelled inputs, where nothing else is asked for."""
     unit: str
-    """What lengths of inputs are counted in, in a report: tokens, pixels, seconds."""
+    """What lengths of inputs are counted in, in a report: tokens, pixels, ms."""
 
     def read(self, source: Any, *, skip_bad: bool) -> Table | None:
         """``source`` as a table where only this modality knows how (a folder of images), or None: tables are read without it."""

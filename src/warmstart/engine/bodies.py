@@ -1,6 +1,6 @@
 """Bodies of our own, for what no architecture of transformers fits: a config.json whose ``model_type`` begins with ``warmstart-``.
 
-To add one, write a module class here (or import it here) under ``@body("warmstart-name")``. It is made as ``Class(Config(values))``,
+To add one, write a module class here (or name its module in ``ELSEWHERE``) under ``@body("warmstart-name")``. It is made as ``Class(Config(values))``,
 keeps that as ``self.config``, takes its batch by keyword, and returns a tuple whose first entry is its final state: a map (B, C, H, W),
 a sequence (B, T, D) or a vector (B, D). Its blocks lie in one ``nn.ModuleList``, so that the cut and the probe see every one.
 What turns raw inputs into its batch stands in the config too, under ``image``: ``{"size": [H, W], "channels": 3, "mean": [...], "std":
@@ -9,10 +9,11 @@ What turns raw inputs into its batch stands in the config too, under ``image``: 
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,11 @@ from warmstart.core.errors import BackboneNotFound, BadOption, nearest
 from warmstart.engine import store
 
 PREFIX = "warmstart-"
+
+Norm: TypeAlias = Literal["batch", "group", "none"]
+
+ELSEWHERE = {"warmstart-resnet": "warmstart.engine.residual", "warmstart-keras": "warmstart.engine.keras_body"}
+"""Bodies whose classes lie in modules of their own, imported when one is built."""
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
@@ -67,10 +73,13 @@ def build(config: Mapping[str, Any]) -> nn.Module:
         BackboneNotFound: No body has this ``model_type``, or a value is missing or wrong.
     """
     name = str(config.get("model_type"))
+    if name in ELSEWHERE:
+        importlib.import_module(ELSEWHERE[name])
     if name not in _KNOWN:
+        known = sorted({*_KNOWN, *ELSEWHERE})
         raise BackboneNotFound(
-            f"no body of model_type {name!r}.{nearest(name, _KNOWN)}",
-            f"known: {', '.join(_KNOWN)}",
+            f"no body of model_type {name!r}.{nearest(name, known)}",
+            f"known: {', '.join(known)}",
             "update warmstart, or correct config.json",
         )
     try:
@@ -181,15 +190,13 @@ class ConvNet(nn.Module):
 class Stage(nn.Module):
     """``convs`` times convolution, norm and ReLU, then pooling; convolutions have no bias where a norm follows."""
 
-    def __init__(self, inputs: int, outputs: int, *, convs: int, norm: Literal["batch", "group", "none"], pool: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, *, convs: int, norm: Norm, pool: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for i in range(convs):
             layers.append(nn.Conv2d(inputs if i == 0 else outputs, outputs, 3, padding=1, bias=norm == "none"))
-            if norm == "batch":
-                layers.append(nn.BatchNorm2d(outputs))
-            elif norm == "group":
-                layers.append(nn.GroupNorm(max(g for g in (8, 4, 2, 1) if outputs % g == 0), outputs))
+            if norm != "none":
+                layers.append(normalisation(norm, outputs))
             layers.append(nn.ReLU())
         if pool:
             layers.append(nn.MaxPool2d(2))
@@ -198,6 +205,13 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H, W), with H and W halved by pooling."""
         return cast(Tensor, self.layers(x))
+
+
+def normalisation(norm: Norm, channels: int) -> nn.Module:
+    """A layer that normalises maps with so many channels."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(max(g for g in (8, 4, 2, 1) if channels % g == 0), channels) if norm == "group" else nn.Identity()
 
 
 def _activation(name: str) -> nn.Module:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.stats
 from numpy.typing import NDArray
 
 from warmstart.core.protocols import Task
@@ -20,6 +22,10 @@ FEW_ROWS = 200
 TELLING = 0.02
 """A paired comparison whose 95 % interval reaches further than this in favour of the best is too weak to say that a cheaper rung is
 as good: with eight rows a class it would call the majority class as good as anything."""
+
+
+NEVER = 0.025
+"""Chance, under the trend so far, that the rows still to come would make a rival measurably better, below which they are left out."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,8 @@ def choose(ladder: Ladder, steps: Sequence[Step], *, prefer: str, eligible: Coll
         for other in candidates[1:]:
             best = other if _beats(other, best) else best
     within = _within_one_error(candidates, best)
-    measured = [s for s in scored if s.step.strategy.serve_cost >= 1 and len(s.scores) == max(len(o.scores) for o in scored)]
+    most = max(len(np.unique(s.rows)) for s in scored)
+    measured = [s for s in scored if s.step.strategy.serve_cost >= 1 and len(np.unique(s.rows)) == most]
     chosen = within if prefer == "cheapest" else best if few else _cheapest_equal(candidates, best, task, seed)
     comparisons = _comparisons(scored, chosen, task, seed)
     by_label = {s.step.label: s for s in scored}
@@ -102,6 +109,34 @@ def _favourite(candidates: Sequence[Scored], task: Task, seed: int) -> Scored:
         if other is not best and _compare(other, best, task, seed).low > 0:
             best = other
     return best
+
+
+def settled(ladder: Ladder, favourite: Step, folds: int, rivals: Sequence[Step]) -> bool:
+    """Whether further splits can hardly let a rival overrule the favourite of the prior (very few rows).
+
+    Stochastic curtailment (Lan, Simon & Halperin 1982): the difference on all rows of one repeat is predicted from those seen, with the
+    variance of drawing the others; a rival overrules only where its interval lies above zero. One win and one loss are added to the
+    rows seen, so that few rows without any difference do not look certain.
+    """
+    every = len(np.unique(ladder.held_rows(len(ladder.splits))))
+    rows = ladder.held_rows(folds)
+    mine = _row_scores(ladder, favourite, len(rows))
+    for rival in rivals:
+        theirs = _row_scores(ladder, rival, len(rows))
+        n = min(len(mine), len(theirs))
+        gaps = np.concatenate([theirs[:n] - mine[:n], [1.0, -1.0]])
+        mean, deviation = gaps.mean(), gaps.std(ddof=1)
+        hopeful = mean + scipy.stats.norm.isf(NEVER) * deviation * math.sqrt(max(0.0, 1 / len(gaps) - 1 / (every + 2)))
+        if hopeful > scipy.stats.t.isf(0.025, every - 1) * deviation / math.sqrt(every):
+            return False
+    return True
+
+
+def _row_scores(ladder: Ladder, step: Step, n: int) -> NDArray[np.float64]:
+    """Scores of the first held rows; a temperature changes no score."""
+    assert step.logits is not None  # noqa: S101 - only climbed steps are compared
+    logits, task = step.logits[:n], ladder.bench.task
+    return task.scores(task.probabilities(logits), ladder.bench.targets[ladder.held_rows(step.folds)[: len(logits)]])
 
 
 def _beats(a: Scored, b: Scored) -> bool:

@@ -34,17 +34,20 @@ class Clock:
 
 @dataclass
 class Pace:
-    """Keeps one fit within ``seconds``, counted from now, by shortening its training when steps turn out slower than predicted.
+    """Keeps one fit within ``seconds``, counted from now: shortens its training when steps turn out slower than predicted, and, where
+    it ``may_grow``, lengthens one that had been planned shorter than it would have liked when they turn out quicker.
 
-    ``replans`` records every shortening as ``(step, new total)``; given the same list with ``follow=True``, a later run shortens at
+    ``replans`` records every change as ``(step, new total)``; given the same list with ``follow=True``, a later run changes at
     the same steps without looking at the clock, so that it computes the same bits. ``may_skip``: what is trained is usable as it is,
-    so no step at all is better than a few.
+    so no step at all is better than a few. ``after`` of the seconds are for what follows the training.
     """
 
     seconds: float
     replans: list[tuple[int, int]] = field(default_factory=list)
     follow: bool = False
     may_skip: bool = False
+    may_grow: bool = False
+    after: float = 0.0
     made: float = field(default_factory=time.perf_counter)
     _began: float = 0.0
     _first: int = 0
@@ -55,23 +58,33 @@ class Pace:
     LANDING = 4
     """Steps that a shortened run still takes at least, so that the learning rate falls to zero however late it is."""
 
+    JUDGED = frozenset({8, 16, 32, 64, 128, 256, 512, 1024})
+    """Steps after which a run may be lengthened: seldom, so that the learning rate falls smoothly."""
+
+    MARGIN = 0.97
+    """Share of the affordable steps that a lengthened run takes, so that the next moment's noise does not shorten it again."""
+
     def start(self, step: int) -> None:
         """Begin timing at ``step``."""
         self._began, self._first = time.perf_counter(), step
 
-    def total(self, step: int, total: int) -> int:
-        """How many steps this run shall have, judged before step number ``step`` of ``total``."""
+    def total(self, step: int, total: int, most: int = 0) -> int:
+        """How many steps this run shall have, judged before step number ``step`` of ``total``; never more than ``most``."""
         if self.follow:
             return next((new for at, new in self.replans if at == step), total)
         done = step - self._first
-        if self.may_skip and done == 0 and total > step and time.perf_counter() - self.made >= self.seconds:
+        if self.may_skip and done == 0 and total > step and time.perf_counter() - self.made >= self.seconds - self.after:
             self.replans.append((step, step))  # what came before took all the time: a few steps at the peak rate would only do harm
             return step
         if done < self.WARM_UP or total <= step:
             return total
         spent = time.perf_counter() - self._began
         left = self.seconds - (self._began - self.made)  # what came before the training took its share
-        affordable = self._first + int(done * min(max(0.0, left) / spent, total))
+        left -= self.after
+        affordable = self._first + int(done * min(max(0.0, left) / spent, max(total, most)))
+        if self.may_grow and done in self.JUDGED and total < (longer := min(most, int(affordable * self.MARGIN))):
+            self.replans.append((step, longer))
+            return longer
         # A little over is tolerated, so that noise does not shorten a run again and again.
         if affordable < total * 0.98 - 1:
             shorter = max(step + self.LANDING, affordable)

@@ -345,11 +345,8 @@ def run(model: nn.Module, batch: Batch) -> Any:
 
 def converted(batch: Batch, model: nn.Module) -> dict[str, Any]:
     """The batch with pixels and waves in the precision of the model: many bodies do not convert what they get."""
-    floating = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.is_floating_point()}
-    if not floating:
-        return dict(batch)
     precision = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    return {**batch, **{name: value.to(precision) for name, value in floating.items()}}
+    return {k: v.to(precision) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in batch.items()}
 
 
 def _tree_over(model: nn.Module, trunk: Trunk) -> tuple[nn.Module, nn.Module]:

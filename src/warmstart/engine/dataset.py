@@ -101,6 +101,7 @@ def summary(rows: Dataset, bench: Workbench | None) -> DataSummary:
         histogram, _ = np.histogram(sizes, bins=edges) if len(edges) > 1 else (np.array([len(sizes)]), None)
         edges = edges if len(edges) > 1 else np.array([sizes.min(), sizes.min() + 1])
         lengths = [(int(a), int(b), int(n)) for a, b, n in zip(edges[:-1], edges[1:], histogram, strict=True)]
+        lengths = [] if len(own) and own.min() == own.max() else lengths  # nothing to draw: all images have one size
         mean = float(sizes.mean())
         truncated = 0 if len(own) or bench is None else int((sizes >= bench.encoder.max_length).sum())
     return DataSummary(

@@ -17,7 +17,7 @@ from warmstart.engine.sparse_linear import Floats, Tuned
 SEARCH_ROWS = 3_000
 FOLDS = 3
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
-STEPS = 15
+STEPS = 30
 """Steps of L-BFGS that a fit takes in the middle; behind a prediction of time alone."""
 
 

@@ -27,6 +27,9 @@ FEW = 1000
 ROUGH_PROBE_ROWS = 300
 """Rows behind the first head where time is short."""
 
+SLACK = 1.3
+"""Predicting the held rows, with what surrounds it, takes up to so many times its bare forward passes."""
+
 LEAST_EPOCHS = 0.3
 """Less training than this is not worth a rung."""
 
@@ -35,7 +38,8 @@ LEAST_EPOCHS = 0.3
 class Course:
     """Everything that decides one fine-tuning, with the seed. ``point``: train the blocks from here on (0: the whole trunk).
 
-    ``contrastive`` steps come first, then ``epochs`` of cross entropy. ``probe_rows`` is how many rows the first head is fitted on.
+    ``contrastive`` steps come first, then ``epochs`` of cross entropy, up to ``most`` where they turn out quicker. ``probe_rows`` is how
+    many rows the first head is fitted on.
     """
 
     point: int
@@ -48,6 +52,7 @@ class Course:
     smoothing: float
     probe_rows: int
     rows: int = 32
+    most: float = 0.0
 
 
 class Options(Protocol):
@@ -131,7 +136,7 @@ def _timed(bench: Workbench, wanted: Course, train: NDArray[np.int64], held: NDA
     affordable = min(wanted.epochs, (seconds - fixed) / max(epoch, 1e-9))
     if affordable < min(wanted.epochs, LEAST_EPOCHS):
         return None
-    settings = asdict(wanted) | {"epochs": round(affordable, 3)}
+    settings = asdict(wanted) | {"epochs": round(affordable, 3), "most": wanted.epochs}
     return Plan(settings, fixed + affordable * epoch, shortened=affordable < wanted.epochs)
 
 
@@ -167,7 +172,9 @@ def run(
         job.pace.may_skip = True
         states = training.pooled(bench, net, train, point=how.point)
         net.head = probe.fit_on(bench, states, bench.targets[train], points=net.head.points).head
-    schedule = fit.Schedule(epochs=how.epochs, rows=how.rows)
+    schedule = fit.Schedule(epochs=how.epochs, most=how.most, rows=how.rows)
+    if not job.pace.follow:
+        job.pace.after = len(held) * bench.mean_length * bench.forward_seconds() * SLACK
     everything = [*moving, fit.Group(tuple(_head(net)), how.head_lr, 0.0)]
     note = ""
     if how.epochs > 0:

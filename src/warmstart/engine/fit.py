@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,28 +19,22 @@ from tqdm import tqdm
 from warmstart.core.errors import DamagedModel, TrainingFailed
 from warmstart.engine import batches, store
 from warmstart.engine.clock import Pace
+from warmstart.engine.optimizer import Group, Optimizer
 
 CHECKPOINT_SECONDS = 20.0
 """A killed run loses at most about this much training."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """Parameters that share a learning rate."""
-
-    parameters: tuple[nn.Parameter, ...]
-    lr: float
-    weight_decay: float = 0.01
-
-
-@dataclass(frozen=True)
 class Schedule:
     """How long and in what portions: ``epochs`` passes in batches of at most ``tokens`` padded tokens and ``rows`` examples.
 
-    The learning rate rises linearly over the first ``warmup`` of the steps and falls linearly to zero over the others.
+    The learning rate rises linearly over the first ``warmup`` of the steps and falls linearly to zero over the others. A run that is
+    quicker than it was planned to be may go on to ``most`` passes.
     """
 
     epochs: float
+    most: float = 0.0
     tokens: int = batches.TOKENS
     rows: int = 32
     warmup: float = 0.06
@@ -59,13 +53,14 @@ class Trained:
 
 
 def order(lengths: NDArray[np.int64], schedule: Schedule, seed: Sequence[int]) -> list[NDArray[np.int64]]:
-    """The batches of a whole run, from the seed alone, so that a resumed run needs only its step number."""
-    epochs = math.ceil(schedule.epochs)
+    """The batches of the longest run, from the seed alone, so that a resumed run needs only its step number."""
+    passes = max(schedule.epochs, schedule.most)
+    epochs = math.ceil(passes)
     stream: list[NDArray[np.int64]] = []
     for epoch in range(epochs):
         random = np.random.default_rng([*seed, epoch])
         stream += batches.shuffled(lengths, tokens=schedule.tokens, rows=schedule.rows, random=random)
-    return stream[: max(1, round(len(stream) * schedule.epochs / epochs))]
+    return stream[: max(1, round(len(stream) * passes / epochs))]
 
 
 def train(
@@ -77,69 +72,45 @@ def train(
     seed: int,
     pace: Pace,
     copies: Sequence[nn.Parameter] | None = None,
+    tables: Collection[nn.Parameter] = (),
     checkpoint: Path | None = None,
     progress: str | None = None,
 ) -> Trained:
     """Minimise ``loss_of(batch positions)`` over the batches of ``stream``.
 
     The parameters change in place. ``copies``, in their order, are what the loss is computed with where that is in a lower precision:
-    gradients come from them, and they follow the parameters (master weights, Micikevicius et al. 2018). With ``checkpoint`` a file is
-    written now and then, from which the same call goes on to the same bits after a kill; it is removed at the end. ``progress`` names
-    the bar that is drawn on a terminal (None: no bar).
+    gradients come from them, and they follow the parameters (master weights, Micikevicius et al. 2018). ``tables`` are parameters
+    whose gradients come sparse. With ``checkpoint`` a file is written now and then, from which the same call goes on to the same bits
+    after a kill; it is removed at the end. ``progress`` names the bar that is drawn on a terminal (None: no bar).
 
     Raises:
         TrainingFailed: The loss is not finite.
     """
-    parameters = [p for g in groups for p in g.parameters]
-    optimizer = torch.optim.AdamW(
-        [{"params": list(g.parameters), "lr": g.lr, "weight_decay": g.weight_decay} for g in groups if g.parameters], fused=True
-    )
-    bases = [g.lr for g in groups if g.parameters]
-    with torch.random.fork_rng(devices=_cuda_devices(parameters)):
+    optimizer = Optimizer(groups, copies=copies, tables=tables, clip=schedule.clip)
+    with torch.random.fork_rng(devices=_cuda_devices(optimizer.parameters)):
         torch.manual_seed(seed)
-        state = _State(0, len(stream), 0.0, [])
+        state = _State(0, max(1, round(len(stream) * schedule.epochs / max(schedule.epochs, schedule.most))), 0.0, [])
         if checkpoint is not None and checkpoint.exists():
             with suppress(DamagedModel):  # a damaged one only costs the steps it held
-                state = _restore(store.read_tensors(checkpoint), parameters, optimizer, pace)
-            _follow(parameters, copies)
+                state = _restore(store.read_tensors(checkpoint), optimizer, pace)
         first = state.step
         pace.start(first)
         began = saved = time.perf_counter()
         with tqdm(total=state.total, initial=state.step, desc=progress, unit="step", disable=_no_bar(progress), leave=False) as bar:
-            while state.step < (total := pace.total(state.step, state.total)):
+            while state.step < (total := pace.total(state.step, state.total, len(stream))):
                 state.total = bar.total = total
                 state.factor = _factor(state, schedule.warmup)
-                for group, base in zip(optimizer.param_groups, bases, strict=True):
-                    group["lr"] = base * state.factor
                 loss = loss_of(stream[state.step])
                 loss.backward()  # type: ignore[no-untyped-call]
-                _collect(parameters, copies)
-                nn.utils.clip_grad_norm_(parameters, schedule.clip)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                _follow(parameters, copies)
+                optimizer.step(state.factor)
                 state.losses.append(_finite(loss, state.step))
                 state.step += 1
                 bar.update()
                 if checkpoint is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                    _save(checkpoint, parameters, optimizer, state, pace)
+                    _save(checkpoint, optimizer, state, pace)
                     saved = time.perf_counter()
     tail = state.losses[-max(1, len(state.losses) // 10) :]
     return Trained(state.step, first, time.perf_counter() - began, float(np.mean(tail)) if tail else math.nan)
-
-
-def _collect(parameters: Sequence[nn.Parameter], copies: Sequence[nn.Parameter] | None) -> None:
-    """Move the gradients of the copies to the parameters."""
-    for parameter, copy in zip(parameters, copies or (), strict=copies is not None):
-        parameter.grad = None if copy.grad is None else copy.grad.to(parameter.dtype)
-        copy.grad = None
-
-
-@torch.no_grad()
-def _follow(parameters: Sequence[nn.Parameter], copies: Sequence[nn.Parameter] | None) -> None:
-    """Let the copies have the parameters' values."""
-    for parameter, copy in zip(parameters, copies or (), strict=copies is not None):
-        copy.copy_(parameter)
 
 
 @dataclass
@@ -169,22 +140,16 @@ def _finite(loss: Tensor, step: int) -> float:
     return value
 
 
-def _save(path: Path, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, state: _State, pace: Pace) -> None:
-    tensors: dict[str, Tensor] = {"rng": torch.get_rng_state(), "losses": torch.tensor(state.losses, dtype=torch.float64)}
-    for i, parameter in enumerate(parameters):
-        tensors[f"parameter.{i}"] = parameter.detach()
-        tensors |= {f"{name}.{i}": value for name, value in optimizer.state[parameter].items()}
+def _save(path: Path, optimizer: Optimizer, state: _State, pace: Pace) -> None:
+    tensors = optimizer.tensors()
+    tensors |= {"rng": torch.get_rng_state(), "losses": torch.tensor(state.losses, dtype=torch.float64)}
     tensors["replans"] = torch.tensor(pace.replans, dtype=torch.int64).reshape(-1, 2)
     tensors["numbers"] = torch.tensor([state.step, state.total, state.factor], dtype=torch.float64)
     store.write_tensors(path, tensors)
 
 
-def _restore(tensors: Mapping[str, Tensor], parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, pace: Pace) -> _State:
-    with torch.no_grad():
-        for i, parameter in enumerate(parameters):
-            parameter.copy_(tensors[f"parameter.{i}"])
-            if f"step.{i}" in tensors:  # a parameter that the loss does not reach, such as a pooler, has no state
-                optimizer.state[parameter] = {n: tensors[f"{n}.{i}"].to(parameter.device) for n in ("step", "exp_avg", "exp_avg_sq")}
+def _restore(tensors: Mapping[str, Tensor], optimizer: Optimizer, pace: Pace) -> _State:
+    optimizer.restore(tensors)
     torch.set_rng_state(tensors["rng"])
     if not pace.follow:
         pace.replans[:] = [(int(a), int(b)) for a, b in tensors["replans"].tolist()]

@@ -92,7 +92,7 @@ class ImageFeatures:
         side = self._side
         form = images.rgb if self._colour else images.grey
         small = np.stack([images.resized(form(p), side, side) for p in pixels])  # (N, S, S, 3) or (N, S, S)
-        grey = np.stack([images.grey(p) for p in small]).astype(np.float32) / 255
+        grey = np.stack([images.grey(p) for p in small]).astype(np.float32) / np.float32(255)
         tones = _colours(small) if self._colour else _greys(small)
         return np.concatenate([oriented_gradients(grey), tones, _thumbnails(small)], axis=1)
 
@@ -117,7 +117,8 @@ def oriented_gradients(grey: Floats) -> Floats:
 def _cells(values: Floats) -> Floats:
     """Sums over 8 x 8 cells of images (N, S, S)."""
     n, side = len(values), values.shape[1] // CELLS
-    return values.reshape(n, CELLS, side, CELLS, side).sum((2, 4), dtype=np.float32)
+    found: Floats = values.reshape(n, CELLS, side, CELLS, side).sum((2, 4), dtype=np.float32)
+    return found
 
 
 def _colours(small: NDArray[np.uint8]) -> Floats:
@@ -137,11 +138,12 @@ def _quartered(code: NDArray[np.int64], kinds: int) -> Floats:
     quarter = (np.arange(side) * 2 // side)[:, None] * 2 + np.arange(side) * 2 // side  # (S, S)
     place = (np.arange(n)[:, None, None] * 4 + quarter) * kinds + code
     counts = np.bincount(place.ravel(), minlength=n * 4 * kinds).reshape(n, 4 * kinds)
-    return np.sqrt(counts * (4 / side**2)).astype(np.float32)
+    found: Floats = np.sqrt(counts * (4 / side**2)).astype(np.float32)
+    return found
 
 
 def _thumbnails(small: NDArray[np.uint8]) -> Floats:
     """Means over 8 x 8 fields, for each channel: (N, 64) or (N, 192)."""
     n, side = len(small), small.shape[1] // THUMBNAIL
-    fields = small.reshape(n, THUMBNAIL, side, THUMBNAIL, side, -1).mean((2, 4), dtype=np.float32)
-    return (fields / 255).reshape(n, -1)
+    fields: Floats = small.reshape(n, THUMBNAIL, side, THUMBNAIL, side, -1).mean((2, 4), dtype=np.float32)
+    return fields.reshape(n, -1) / np.float32(255)

@@ -20,7 +20,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 """(H, W) grey, or (H, W, 3) in RGB."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 MAX_PIXELS = 178_956_970
 """Beyond this an image is refused before it is decoded (Pillow's own limit for an error: 0.5 GB as RGB)."""
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8")
@@ -87,10 +87,12 @@ def read_all(values: Sequence[Any], *, folder: Path, shape: Shape, form: str) ->
     def one(value: Any) -> Picture:
         return value if isinstance(value, Picture) else read(value, folder=folder, shape=shape, form=form)
 
-    if len(values) < 2:
-        return [one(value) for value in values]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return list(threads.map(one, values, chunksize=1))
+    with warnings.catch_warnings():  # for all threads at once: the filters are those of the process
+        warnings.simplefilter("ignore")  # of Pillow about odd metadata, and about sizes that are checked here
+        if len(values) < 2:
+            return [one(value) for value in values]
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+            return list(threads.map(one, values))
 
 
 def read(value: Any, *, folder: Path, shape: Shape, form: str) -> Picture:
@@ -149,14 +151,11 @@ def _decoded(source: Any) -> Pixels | str:
     if source == b"":
         return "empty file"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow about odd metadata, and about sizes that are checked just below
-            image = Image.open(io.BytesIO(source), formats=FORMATS) if isinstance(source, bytes) else source
-            if image.width * image.height > MAX_PIXELS:
-                return "too many pixels"
-            image.load()
-            image = ImageOps.exif_transpose(image)
-            return _flat(image)
+        image = Image.open(io.BytesIO(source), formats=FORMATS) if isinstance(source, bytes) else source
+        if image.width * image.height > MAX_PIXELS:
+            return "too many pixels"
+        image.load()
+        return _flat(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         return "not an image"
     except Image.DecompressionBombError:
@@ -212,10 +211,11 @@ def _eight_bits(values: NDArray[Any]) -> Pixels:
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 65535:
         raise ValueError("pixels that are not numbers from 0 to 65,535")
     if high > 255 or values.dtype == np.uint16:
-        return np.rint(values / 257).astype(np.uint8)
-    if np.issubdtype(values.dtype, np.floating) and high <= 1:
-        return np.rint(values * 255).astype(np.uint8)
-    return np.rint(values).astype(np.uint8)
+        factor = 1 / 257
+    else:
+        factor = 255.0 if np.issubdtype(values.dtype, np.floating) and high <= 1 else 1.0
+    found: Pixels = np.rint(values * factor).astype(np.uint8)
+    return found
 
 
 def rgb(pixels: Pixels) -> Pixels:

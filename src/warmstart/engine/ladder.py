@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,16 @@ from warmstart.engine.workbench import Workbench
 REFIT = 1.25
 """A refit on all rows costs about this many fits on one fold's training rows."""
 
+REPEATS_SHARE = 0.05
+"""Repeats of the cross-validation get at most this share of the time: where rows are few, rows are what is scarce, and a further
+repeat on the same rows narrows the interval little."""
+
 AFTER = 6.0
 """Seconds that choosing, saving, hashing, the learning curve and the report take."""
+
+
+Enough: TypeAlias = "Callable[[Step, int], bool]"
+"""Whether a step needs no more splits than these first ones."""
 
 
 @dataclass
@@ -79,14 +87,17 @@ class Ladder:
         """Whether one split gives the estimate, so that its model is the result."""
         return len(self.splits) == 1
 
-    def climb(self, label: str, strategy: Strategy, *, seconds: float) -> Step:
-        """One rung on as many splits as fit into ``seconds`` (and its refit), or passed over with the reason."""
+    def climb(self, label: str, strategy: Strategy, *, seconds: float, enough: Enough | None = None) -> Step:
+        """One rung on as many splits as fit into ``seconds`` (and its refit), or passed over with the reason.
+
+        ``enough`` is asked after each split, with the held-out logits so far, whether the others may be left out.
+        """
         step = Step(label, strategy)
         try:
             if not self._decide(step, seconds):
                 return step
             self._announce(step)
-            self._fits(step)
+            self._fits(step, enough)
         except (CutRefused, TrainingFailed, OutOfTime) as error:
             step.folds, step.logits = 0, None
             step.note, step.error = f"{error.kind}: {error.given}", error
@@ -168,15 +179,17 @@ class Ladder:
         for folds in dict.fromkeys([len(self.splits), first_repeat, 1]):
             fits = folds + (0 if self.single else REFIT)
             plan = strategy.plan(self.bench, train=train, held=held, seconds=seconds / fits)
-            if plan is not None and (folds == 1 or not plan.shortened):
+            if plan is None or (folds > 1 and plan.shortened):
+                continue
+            if folds <= first_repeat or plan.seconds * (folds - first_repeat) <= REPEATS_SHARE * seconds:
                 return plan, folds
         return None
 
     def _seen(self, folds: int) -> NDArray[np.int64]:
         return np.unique(self.held_rows(folds))
 
-    def _fits(self, step: Step) -> None:
-        parts = []
+    def _fits(self, step: Step, enough: Enough | None) -> None:
+        parts: list[NDArray[np.float32]] = []
         for fold, (train, held) in enumerate(self.splits[: step.folds]):
             name = f"fold{fold}"
             done = self._read(step, name)
@@ -193,10 +206,15 @@ class Ladder:
             else:
                 self._restore(step)
             parts.append(done["logits"])
+            step.logits = np.concatenate(parts)
             step.seconds += done["seconds"]
             step.trainable, step.note = done["trainable"], done["note"]
             step.replans[name] = _pairs({name: done["replans"]})[name]
-        step.logits = np.concatenate(parts)
+            if enough is not None and self.follow is None and fold + 1 < step.folds and enough(step, fold + 1):
+                step.predicted *= (fold + 1) / step.folds
+                step.folds = fold + 1
+                self._write_plan(step)
+                break
         self.dearest = max(self.dearest, step.seconds / step.folds)
 
     def _fit(self, step: Step, name: str, fold: int, train: NDArray[np.int64], held: NDArray[np.int64]) -> dict[str, Any]:
@@ -236,7 +254,7 @@ class Ladder:
 
     def _job(self, step: Step, name: str, fold: int, seconds: float) -> Job:
         follow = self.follow is not None
-        pace = Pace(seconds, list(step.replans.get(name, [])), follow)
+        pace = Pace(seconds, list(step.replans.get(name, [])), follow, may_grow=self.single)
         return Job(name, step.settings, fold, pace, self._folder(step), None if self.bench.quiet else step.label)
 
     def _write_plan(self, step: Step) -> None:

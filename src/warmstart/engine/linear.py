@@ -170,16 +170,22 @@ def cross_validate(
 
 @dataclass(frozen=True)
 class _Design:
-    """Rows in the coordinates that are solved in: ``z (n, R + 1)``, whose last column is one; ``basis (F, R)`` leads back."""
+    """Rows in the coordinates that are solved in: ``z (n, R + 1)``, whose last column is one; ``basis (V, R)`` leads back.
+
+    V of the F features vary; where all do, ``varying`` is None. The others, such as zeros behind narrow states, get no weight.
+    """
 
     z: Tensor
     mean: Tensor
     scale: Tensor
     basis: Tensor | None
+    varying: Tensor | None = None
 
     def linear(self, solution: Tensor) -> Linear:
         """The head on the original features, from a solution (C, R + 1)."""
         weight = solution[:, :-1] if self.basis is None else solution[:, :-1] @ self.basis.T  # (C, F)
+        if self.varying is not None:
+            weight = weight.new_zeros(len(weight), len(self.mean)).index_copy_(1, self.varying, weight)
         weight = weight * self.scale
         return Linear(weight, solution[:, -1] - weight @ self.mean)
 
@@ -258,10 +264,15 @@ def _design(features: Tensor, rows: NDArray[np.int64]) -> _Design:
     varies = deviation > 1e-6 * mean.abs()  # float32 keeps no more of a constant feature than this
     scale = torch.where(varies, 1 / (deviation * varies.sum().sqrt()), 0.0)
     x.sub_(mean).mul_(scale)
+    varying = None
+    if not bool(varies.all()):
+        varying = varies.nonzero()[:, 0]
+        z = torch.cat([x[:, varying], z[:, -1:]], 1)
+        x = z[:, :-1]
     if len(rows) >= x.shape[1]:
-        return _Design(z, mean, scale, None)
+        return _Design(z, mean, scale, None, varying)
     basis, triangle = torch.linalg.qr(x.T)
-    return _Design(functional.pad(triangle.T, (0, 1), value=1.0), mean, scale, basis)
+    return _Design(functional.pad(triangle.T, (0, 1), value=1.0), mean, scale, basis, varying)
 
 
 def _problem(

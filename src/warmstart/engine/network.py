@@ -6,7 +6,7 @@ architecture's own classifier, which ``transformers.pipeline`` can open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -114,7 +114,7 @@ class Network(nn.Module):
         """Logits (B, C) in float32 of a batch of encoded examples."""
         if self.head is None:
             return _logits(self.body(**cut.converted(batch, self.body)))
-        logits: Tensor = self.head(pooled_states(self.body, self.trunk, batch))
+        logits: Tensor = self.head(pooled_states(self.body, self.trunk, batch, points=self.head.points))
         return logits
 
     def from_cut(self, tail: cut.Tail, hidden: Tensor, lower: Tensor, batch: cut.Batch) -> Tensor:
@@ -124,15 +124,15 @@ class Network(nn.Module):
         """
         if self.head is None:
             return _logits(tail(hidden, batch))
-        upper = widened(self.states_from_cut(tail, hidden, batch), lower.shape[2])
+        upper = widened(self.states_from_cut(tail, hidden, batch, points=self.head.points), lower.shape[2])
         logits: Tensor = self.head(torch.cat([lower, upper[:, lower.shape[1] :]], dim=1))
         return logits
 
-    def states_from_cut(self, tail: cut.Tail, hidden: Tensor, batch: cut.Batch) -> Tensor:
-        """Pooled states (B, L + 1, D) from the stored state; those before the cut mean nothing."""
+    def states_from_cut(self, tail: cut.Tail, hidden: Tensor, batch: cut.Batch, *, points: Sequence[int] | None = None) -> Tensor:
+        """Pooled states (B, L + 1, D) from the stored state; those before the cut, and outside ``points``, mean nothing."""
         assert self.trunk is not None  # noqa: S101 - a tail has a trunk
         blocks = tail.body.get_submodule(self.trunk.path)
-        return pooled_states(tail.body, cut.Trunk(self.trunk.path, blocks), batch, call=lambda: tail(hidden, batch))  # type: ignore[arg-type]
+        return pooled_states(tail.body, cut.Trunk(self.trunk.path, blocks), batch, call=lambda: tail(hidden, batch), points=points)  # type: ignore[arg-type]
 
 
 def pooled_states(
@@ -143,6 +143,7 @@ def pooled_states(
     call: Callable[[], Any] | None = None,
     stop: int | None = None,
     visit: Callable[[int, Tensor], None] | None = None,
+    points: Collection[int] | None = None,
 ) -> Tensor:
     """Mean-pooled state at every point of the trunk, the last after the body's final norm: (B, L + 1, D) in float32.
 
@@ -152,12 +153,13 @@ def pooled_states(
         call: Runs the body, where that is more than ``body(**batch)``.
         stop: Leave the body at this point: (B, stop + 1, D).
         visit: Sees the unpooled state (B, T, D) at every point, as the trunk hands it on.
+        points: Pool here only (None: everywhere); the others are 0, and cost training neither a cast nor a gradient.
     """
-    found: list[Tensor] = []
+    found: list[Tensor | None] = []
     whole = trunk is None or stop is None or stop >= trunk.n_blocks
 
     def see(point: int, state: Tensor) -> None:
-        found.append(masked_mean(state, state_mask(body, state, batch)))
+        found.append(masked_mean(state, state_mask(body, state, batch)) if points is None or point in points else None)
         if visit is not None:
             visit(point, state)
 
@@ -167,8 +169,10 @@ def pooled_states(
         # The trunk's own last state lacks the body's final norm, which bodies such as GPT-2 and Llama need.
         last = last_state(output)
         found[len(found) - (trunk is not None) :] = [masked_mean(last, state_mask(body, last, batch))]
-    widest = max(state.shape[1] for state in found)
-    return torch.stack([nn.functional.pad(state, (0, widest - state.shape[1])) for state in found], dim=1)
+    pooled = [state for state in found if state is not None]
+    widest = max(state.shape[1] for state in pooled)
+    nothing = pooled[0].new_zeros(len(pooled[0]), widest)
+    return torch.stack([nothing if state is None else nn.functional.pad(state, (0, widest - state.shape[1])) for state in found], dim=1)
 
 
 def groups_by_depth(body: nn.Module, trunk: cut.Trunk | None) -> list[list[nn.Parameter]]:

@@ -41,7 +41,7 @@ MEANINGS = {
 MOST_PICTURE = 8_000
 """Characters of a picture: 25 errors with five neighbours each then take 1.2 MB."""
 
-_EXAMPLES = {"tokens": ("new.csv", "a new text"), "pixels": ("image.png", "image.png"), "seconds": ("sound.wav", "sound.wav")}
+_EXAMPLES = {"tokens": ("new.csv", "a new text"), "pixels": ("image.png", "image.png"), "ms": ("sound.wav", "sound.wav")}
 
 PERCENT = "\u00a0%"
 

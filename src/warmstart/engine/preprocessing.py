@@ -112,7 +112,7 @@ class Preprocessing:
 def size(example: Encoded) -> int:
     """Patches of ``PATCH`` x ``PATCH`` pixels, at least one."""
     height, width = example["pixels"].shape[:2] if "pixels" in example else example["pixel_values"].shape[-2:]
-    return -(-height // PATCH) * -(-width // PATCH)
+    return int(-(-height // PATCH) * -(-width // PATCH))
 
 
 def of(folder: Path) -> Preprocessing:
@@ -230,8 +230,8 @@ def _processed(processor: Any, pixels: Pixels) -> Any:
 def _stacked(arrays: Sequence[Any]) -> Any:
     shapes = np.array([array.shape for array in arrays])
     out = np.zeros((len(arrays), *shapes.max(0)), np.float32)
-    for i, array in enumerate(arrays):
-        out[(i, *(slice(n) for n in array.shape))] = array
+    for whole, array in zip(out, arrays, strict=True):
+        whole[tuple(slice(n) for n in array.shape)] = array
     return out
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, norm, t
 
-from warmstart.core.report import Comparison
+from warmstart.core.report import Comparison, Metric
 
 Floats: TypeAlias = NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float]
@@ -72,6 +72,13 @@ def mean_interval(scores: ArrayLike, clusters: ArrayLike | None = None, *, bound
         return bounds
     half = spread * float(t.ppf(1 - TAIL, m - 1))
     return max(bounds[0], mean - half), min(bounds[1], mean + half)
+
+
+def mean_metric(scores: ArrayLike, *, bounds: Interval = (0.0, 1.0)) -> Metric:
+    """The mean of per-row scores (N,) with its interval."""
+    values = np.asarray(scores, np.float64)
+    low, high = mean_interval(values, bounds=bounds)
+    return Metric(float(values.mean()), low, high, len(values))
 
 
 def resample(statistic: Callable[[NDArray[np.int64]], Floats], cells: ArrayLike, *, seed: int, resamples: int = 1000) -> Floats:

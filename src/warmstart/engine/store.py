@@ -185,6 +185,38 @@ def load_causal(folder: Path) -> nn.Module:
     return _aligned(model).eval()
 
 
+def load_masked(folder: Path) -> tuple[nn.Module, set[str]]:
+    """The masked language model in ``folder`` in float32 (of BERT with its second head too), and the names that were not in its files.
+
+    Raises:
+        BackboneNotFound: transformers cannot open the folder safely, or knows no masked model of this architecture.
+    """
+    from transformers import AutoConfig, AutoModelForMaskedLM, BertForPreTraining
+
+    quiet_transformers()
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        auto = BertForPreTraining if config.model_type == "bert" else AutoModelForMaskedLM
+        model, told = auto.from_pretrained(
+            folder,
+            config=config,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BackboneNotFound(
+            f"the masked language model in {folder} cannot be opened: {reason}",
+            "a folder of a BERT-like model in Hugging Face format",
+            "see: warmstart models; for a causal model use --objective gpt",
+        ) from None
+    assert isinstance(model, nn.Module)  # noqa: S101 - narrows the untyped return value
+    return _aligned(model), set(told["missing_keys"])
+
+
 NATIVE = {
     "text": "AutoModelForSequenceClassification",
     "image": "AutoModelForImageClassification",
@@ -254,12 +286,21 @@ def load_native(folder: Path) -> nn.Module:
 
     quiet_transformers()
     architecture = str((read_config(folder).get("architectures") or [""])[0])
-    auto = next((name for name in NATIVE.values() if architecture.endswith(name.removeprefix("AutoModel"))), NATIVE["text"])
+    auto = next((name for name in NATIVE.values() if architecture in _classifiers(name)), NATIVE["text"])
     model = getattr(transformers, auto).from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
     )
     assert isinstance(model, nn.Module)  # noqa: S101 - narrows the untyped return value
     return _aligned(model).eval()
+
+
+def _classifiers(auto: str) -> set[str]:
+    """Names of the classes that an auto class of transformers knows: Wav2Vec2's for sound is called ``...ForSequenceClassification``."""
+    import transformers.models.auto.modeling_auto as known
+
+    listed = {"AutoModelForSequenceClassification": "SEQUENCE", "AutoModelForImageClassification": "IMAGE"}.get(auto, "AUDIO")
+    names: Any = getattr(known, f"MODEL_FOR_{listed}_CLASSIFICATION_MAPPING_NAMES")
+    return {name for names_of in names.values() for name in ([names_of] if isinstance(names_of, str) else names_of)}
 
 
 def _aligned(model: nn.Module) -> nn.Module:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.engine import batches, cut, fit, network
+from warmstart.engine import batches, cut, fit, network, optimizer
 from warmstart.engine.clock import Pace
 from warmstart.engine.job import Job
 from warmstart.engine.network import Network
@@ -46,13 +46,14 @@ def descend(
     """
     working = in_precision(net, bench.precision)
     parameters = [p for g in groups for p in g.parameters]
-    copies = None
+    trained, copies = parameters, None
     if working is not net:
         plain_attention(working.body)
         names = {id(p): name for name, p in net.named_parameters()}
         twins = dict(working.named_parameters())
-        copies = [twins[names[id(p)]] for p in parameters]
-    with network.only_trainable(working, copies or parameters):
+        trained = copies = [twins[names[id(p)]] for p in parameters]
+    with network.only_trainable(working, trained), optimizer.row_gradients(working.body, trained) as by_row:
+        sparse = {id(p) for p in by_row}
         return fit.train(
             loss_with(working),
             groups,
@@ -61,6 +62,7 @@ def descend(
             seed=job.seed,
             pace=pace,
             copies=copies,
+            tables=[p for p, source in zip(parameters, trained, strict=True) if id(source) in sparse],
             checkpoint=checkpoint,
             progress=job.progress,
         )

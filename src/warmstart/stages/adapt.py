@@ -119,8 +119,8 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
     steps = [ladder.climb(rung.label, rung.strategy, seconds=ladder.left()) for rung in candidates]
     bodies = rungs.expand([s for s in strategies if s[0].serve_cost >= 1], ladder.bench, alone=alone)
     verdict, plan, bodies = _go_on(recipe, ladder, bodies)
-    steps += [verdict.loser] if verdict is not None else []
-    steps += _climb_bodies(recipe, ladder, bodies)
+    above = _climb_bodies(recipe, ladder, bodies, steps)
+    steps += [*([verdict.loser] if verdict is not None else []), *above]
     eligible = {rung.label for rung in [*candidates, *bodies] if rung.eligible}
     if not any(step.folds and step.label in eligible and step.strategy.order > 0 for step in steps) and recipe.strategy != "majority":
         failed = [step.error for step in steps if step.error is not None]
@@ -150,9 +150,9 @@ def _go_on(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> tuple[Ver
     return verdict, plan, bodies
 
 
-def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> list[Step]:
-    """The probe first, then as many of the rungs that move the body as there is time for."""
-    from warmstart.engine import rungs
+def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rivals: list[Step]) -> list[Step]:
+    """The probe first, then as many of the rungs that move the body as there is time for. ``rivals`` were climbed before."""
+    from warmstart.engine import choice
 
     if not bodies:
         return []
@@ -173,6 +173,15 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> li
             ladder.bench.probe_rows = steps[-1].settings.get("rows")
         else:  # a recorded plan does not try it again, so nothing of it may stay
             ladder.bench.hint, ladder.bench.probes = None, {}
+    if recipe.strategy != "auto" or len(ladder.bench.inputs) >= choice.FEW_ROWS or not movers:
+        return steps + _climb_movers(ladder, movers, kept)
+    return steps + _climb_favourite(ladder, movers, [*rivals, *steps])
+
+
+def _climb_movers(ladder: Ladder, movers: list[Candidate], kept: list[Candidate]) -> list[Step]:
+    """Those there is time for, in order; then those that were given up, in what time is left."""
+    from warmstart.engine import rungs
+
     climbed = {}
     for i, rung in enumerate(kept):
         ladder.reserved = rungs.total(ladder, kept[i + 1 :]) if ladder.follow is None else 0.0
@@ -181,8 +190,32 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> li
     for rung in sorted(movers, key=lambda r: r.strategy.worth):
         if rung.label not in climbed:
             climbed[rung.label] = ladder.climb(rung.label, rung.strategy, seconds=ladder.left())
-    steps += [climbed[rung.label] for rung in movers]
-    return steps
+    return [climbed[rung.label] for rung in movers]
+
+
+def _climb_favourite(ladder: Ladder, movers: list[Candidate], rivals: list[Step]) -> list[Step]:
+    """With very few rows: the worthiest rung alone, which is what the prior would choose among them.
+
+    Where test rows will give the final numbers, it is measured on no more splits than the choice needs.
+    """
+    from warmstart.engine import choice
+    from warmstart.engine.ladder import Step
+
+    climbed = [step for step in rivals if step.folds]
+
+    def enough(step: Step, folds: int) -> bool:
+        return choice.settled(ladder, step, folds, climbed)
+
+    steps: dict[str, Step] = {}
+    found = ""
+    for rung in sorted(movers, key=lambda r: (not r.eligible, r.strategy.worth)):
+        if found and ladder.follow is None:
+            note = f"passed over: fewer than {choice.FEW_ROWS} rows cannot tell it from {found}"
+            steps[rung.label] = Step(rung.label, rung.strategy, note=note)
+            continue
+        steps[rung.label] = ladder.climb(rung.label, rung.strategy, seconds=ladder.left(), enough=enough if ladder.n_test else None)
+        found = rung.label if steps[rung.label].folds else found
+    return [steps[rung.label] for rung in movers]
 
 
 def _afford(ladder: Ladder, probes: list[Candidate], movers: list[Candidate]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def run(
 
     Args:
         model: Folder that ``adapt`` wrote.
-        data: A file, ``-`` for standard input, or a list of sentences.
+        data: A file or folder, ``-`` for standard input, or a list of sentences or of image files.
         out: Where to write the records (.csv, .jsonl or .parquet); None: nowhere.
         column: Role to column, where it cannot be inferred.
         skip_bad: Leave out rows that cannot be used.
@@ -35,8 +35,8 @@ def run(
         quiet: No progress.
 
     Returns:
-        One record a row: ``row`` (its number or line in the file, where there is one), ``label``, its calibrated ``probability``, and
-        ``probabilities`` by class.
+        One record a row: ``row`` (its number or line in the file, where there is one), ``input`` (the file that an image came from),
+        ``label``, its calibrated ``probability``, and ``probabilities`` by class.
 
     Raises:
         InputError: The folder, a file, a column or a row is wrong.
@@ -56,6 +56,8 @@ def run(
     else:
         values = loaded.inputs(list(data), column=column, skip_bad=skip_bad)
         records = loaded.records(values, quiet=quiet)
+    named = [loaded.modality.where(value) for value in values]
+    records = [{**({"input": name} if name else {}), **record} for name, record in zip(named, records, strict=True)]
     if out is not None:
         tables.write_records(out, [_written(loaded.named(value), record) for value, record in zip(values, records, strict=True)])
     return records
@@ -148,4 +150,4 @@ def _prompts(source: str, column: dict[str, str] | None, skip_bad: bool) -> Iter
 def _written(named: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     """A record as a file has it: its row, what was read, what was predicted."""
     row = {"row": record["row"]} if "row" in record else {}
-    return {**row, **named, **record}
+    return {**row, **named, **{key: value for key, value in record.items() if key != "input"}}

@@ -40,6 +40,7 @@ class Part:
 
     name = "audio"
     roles: tuple[str, ...] = ("audio",)
+    objective = "wav2vec"
     default_backbone: str | None = None
     unit = "ms"
 
