@@ -14,9 +14,9 @@ import json
 import tempfile
 from pathlib import Path
 
-import corpora
 import numpy as np
 
+import corpora
 from warmstart.core import recipe as recipes
 from warmstart.core.recipe import PretrainRecipe, Recipe
 from warmstart.engine import statistics
