@@ -47,7 +47,9 @@ def main() -> None:
             loss = report.metrics["validation_loss"]
             row = {"run": name, "loss": round(loss.value, 4), "low": round(loss.low, 4), "high": round(loss.high, 4)}
             seconds = {"training_seconds": round(report.training_seconds, 1), "wall_seconds": round(wall, 1)}
-            print(json.dumps({**row, **seconds, "steps": report.steps, "tokens": report.count, "parameters": report.parameters}), flush=True)
+            print(
+                json.dumps({**row, **seconds, "steps": report.steps, "tokens": report.count, "parameters": report.parameters}), flush=True
+            )
 
 
 if __name__ == "__main__":

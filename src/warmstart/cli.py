@@ -179,6 +179,11 @@ def _pretrain(
 @click.argument("data", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write .csv, .jsonl or .parquet instead of printing.")
 @recipe_flags("column", "skip_bad", "precision", "device")
+@click.option("--temperature", type=float, help="Writing: divides the logits; 0 takes the likeliest token. [default: 0.8]")
+@click.option("--top-k", type=int, help="Writing: draw among the likeliest K tokens.")
+@click.option("--top-p", type=float, help="Writing: draw among the fewest tokens that together have this probability.")
+@click.option("--max-tokens", type=int, help="Writing: tokens at most. [default: 200]")
+@click.option("--seed", type=int, help="Writing: equal seeds give equal texts. [default: 0]")
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @common
@@ -194,10 +199,12 @@ def _predict(
     force: bool,
     quiet: bool,
     as_json: bool,
+    **sampling: Any,
 ) -> None:
-    """Label a file, or sentences or images, with a model.
+    """Label a file, or sentences or images, with a model; or write on from prompts.
 
-    MODEL is a folder that adapt wrote; DATA is a file or folder, - for standard input, or one or more sentences or image files.
+    MODEL is a folder that adapt wrote; DATA is a file or folder, - for standard input, or one or more sentences or image files. With a
+    folder from pretrain that holds a causal language model, DATA are prompts, and the text appears as it is written.
     """
     columns = columns_of(column)
     if out is not None:
@@ -205,6 +212,12 @@ def _predict(
     sentences = None if len(data) == 1 and _is_file(data[0]) else list(data)
     from warmstart.stages import predict
 
+    given = {name: value for name, value in sampling.items() if value is not None}
+    if predict.writes(model, given):
+        tell = None if as_json or quiet or out is not None else _stream
+        where: dict[str, Any] = {"out": out, "column": columns, "skip_bad": skip_bad, "device": device or "auto"}
+        _print_texts(predict.write(model, sentences or data[0], sampling=given, tell=tell, **where), out, as_json, told=tell is not None)
+        return
     found = predict.run(
         model,
         sentences or data[0],
@@ -365,6 +378,26 @@ def _show(report: Report, folder: Path | None, as_json: bool) -> None:
     click.echo(report.as_text())
     if folder is not None:
         click.echo(f"\nReport: {folder / 'report.html'}")
+
+
+def _stream(piece: str) -> None:
+    click.echo(piece, nl=False)
+    sys.stdout.flush()
+
+
+def _print_texts(records: Iterable[Mapping[str, Any]], out: Path | None, as_json: bool, *, told: bool) -> None:
+    """What was written, where it has not been streamed yet."""
+    count = 0
+    for record in records:
+        count += 1
+        for note in record["notes"]:
+            click.echo(f"note: {note}", err=True)
+        if out is None and as_json:
+            _print_json(record)
+        elif out is None and not told:
+            click.echo(record["prompt"] + record["text"])
+    if out is not None:
+        _print_json({"out": str(out), "rows": count}) if as_json else click.echo(f"{count:,} texts: {out}")
 
 
 def _print_predictions(records: Iterable[Mapping[str, Any]], sentences: Sequence[str] | None) -> None:

@@ -71,12 +71,13 @@ def test_unknown_characters_are_named_and_bytes_never_unknown() -> None:
 
 def test_characters_of_several_bytes_come_whole() -> None:
     writer = _writer("bpe")
-    ids = writer.tokenizer.encode("caf\u00e9").ids
-    writer._tokens = lambda *_: iter([*ids[:-1], *writer.tokenizer.encode("\u00e9\u4f60").ids])  # type: ignore[method-assign]
+    ids = writer.tokenizer.encode("\u4f60\u00e9").ids
+    assert len(ids) > 3
+    writer._tokens = lambda *_: iter(ids)  # type: ignore[method-assign]
     done = Generated("x")
     pieces = list(writer.stream("x", Sampling(), done))
     assert all("\ufffd" not in piece for piece in pieces)
-    assert done.text.endswith("\u00e9\u4f60")
+    assert done.text == "\u4f60\u00e9"
 
 
 def test_what_is_drawn() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import random
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+from warmstart import testing
 from warmstart.core import registry
 from warmstart.core.errors import BackboneNotFound, BadOption, BudgetTooSmall, DataError
 from warmstart.engine import generation, loop, store
@@ -21,9 +22,9 @@ TINY = {"width": 16, "depth": 2, "heads": 2, "context": 8, "batch": 6, "steps": 
 
 
 def _text(sentences: int = 60) -> str:
-    words = random.Random(0)
     nouns, verbs = ("cat", "dog", "bird", "king"), ("sees", "hears", "calls")
-    return "\n".join(f"the {words.choice(nouns)} {words.choice(verbs)} the {words.choice(nouns)}." for _ in range(sentences))
+    found = [f"the {a} {verb} the {b}." for a, verb, b in itertools.product(nouns, verbs, nouns)]
+    return "\n".join(found[i * 29 % len(found)] for i in range(sentences))
 
 
 def _learner(folder: Path, data: Any = None, *, setting: dict[str, Any] | None = None, **options: Any) -> Any:
@@ -46,6 +47,10 @@ def test_shares_of_several_processes_add_up(tmp_path: Path) -> None:
         shares.append(_gradients(_learner(tmp_path, setting=setting), 2))
     for expected, *found in zip(whole, *shares, strict=True):
         torch.testing.assert_close(torch.stack(found).mean(0), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_contract(tmp_path: Path) -> None:
+    testing.check_objective("gpt", Setting(data=[_text()], folder=tmp_path), options=TINY)
 
 
 def test_settings_make_the_same_learner_again(tmp_path: Path) -> None:
@@ -125,7 +130,7 @@ def test_the_dial(tmp_path: Path) -> None:
     assert sized.module.model.config.hidden_size == 128
     assert sized.plan.steps == pytest.approx(4 * sized.train.length / 64, abs=1)  # four passes
     assert sized.plan.seconds > 0
-    timed = part.prepare(Setting(data=[_text()], folder=tmp_path, seconds=3600.0))
+    timed = part.prepare(Setting(data=[_text()], folder=tmp_path, seconds=1e9))
     assert timed.module.model.config.hidden_size > 128
     assert timed.plan.steps == pytest.approx(16 * timed.train.length / 64, abs=1)
     with pytest.raises(BudgetTooSmall, match="steps"):
@@ -145,7 +150,7 @@ def test_bad_input(tmp_path: Path) -> None:
 
 
 def test_characters_that_validation_data_have_alone_are_counted(tmp_path: Path) -> None:
-    learner = _learner(tmp_path, setting={"validation": ["the cat sees 42 \u00e9l\u00e8ves."]})
+    learner = _learner(tmp_path, setting={"validation": ["the cat sees 42 \u00e9\u00e8."]})
     assert any("4 tokens stand for something" in note for note in learner.corpus.notes)
 
 

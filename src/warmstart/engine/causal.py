@@ -2,7 +2,7 @@
 
 A model is a ``transformers`` one from the first step, so what is saved opens with ``AutoModelForCausalLM``, and a pre-trained one
 can be gone on with. For the families below the forward pass is done here (joined products, hand-written gradients), once it has
-proved to give the same as the model's own code; any other model runs its own code.
+proved to give the same as the model's own code, and without dropout; any other model runs its own code.
 """
 
 from __future__ import annotations

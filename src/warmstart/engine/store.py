@@ -151,6 +151,17 @@ def _load_transformers(folder: Path) -> nn.Module:
     return _aligned(body).eval()
 
 
+def is_causal(folder: Path) -> bool:
+    """Whether ``folder`` holds a causal language model, by the architecture that its ``config.json`` names."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    try:
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    except (OSError, ValueError):
+        return False
+    return bool(set(named) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()))
+
+
 def load_causal(folder: Path) -> nn.Module:
     """The causal language model in ``folder`` in float32, with its output embedding.
 
@@ -158,14 +169,12 @@ def load_causal(folder: Path) -> nn.Module:
         BackboneNotFound: There is none, or it cannot be opened safely.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     quiet_transformers()
     expected = "a causal language model in Hugging Face format, with config.json and *.safetensors"
     try:
-        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
-        if not set(named) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):  # transformers would give a masked model a head at random
-            raise ValueError(f"it holds {', '.join(named) or 'no architecture by name'}")
+        if not is_causal(folder):  # transformers would give a masked model a head at random
+            raise ValueError("its config.json names no causal architecture")
         model = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )

@@ -1,11 +1,14 @@
-"""predict: label rows with a model, one record a row."""
+"""predict: label rows with a model, one record a row; or write on, with a causal language model, one record a prompt."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from warmstart.core.card import Card
+from warmstart.core.errors import BadOption
 
 
 def run(
@@ -58,6 +61,90 @@ def run(
     if out is not None:
         tables.write_records(out, [_written(loaded.named(value), record) for value, record in zip(values, records, strict=True)])
     return records
+
+
+def writes(model: Path, sampling: Mapping[str, Any]) -> bool:
+    """Whether a folder writes text rather than labels rows.
+
+    Raises:
+        NotAModel: Not a folder of warmstart's.
+        BadOption: Options of sampling were given for one that labels.
+    """
+    if Card.read(model).head == "body":
+        from warmstart.engine import store
+
+        if store.is_causal(model):
+            return True
+    if sampling:
+        name = next(iter(sampling)).replace("_", "-")
+        raise BadOption(f"--{name} for {model}, which writes no text", "a folder from: warmstart pretrain --objective gpt", "leave it out")
+    return False
+
+
+def write(
+    model: Path,
+    data: str | Sequence[str],
+    *,
+    sampling: Mapping[str, Any],
+    out: Path | None = None,
+    column: dict[str, str] | None = None,
+    skip_bad: bool = False,
+    device: str = "auto",
+    tell: Callable[[str], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Go on with prompts.
+
+    Args:
+        model: Folder of a causal language model that ``pretrain`` wrote.
+        data: A file of prompts (rows of a table, or paragraphs), ``-`` for one prompt from standard input, or a list of prompts.
+        sampling: ``temperature``, ``top_k``, ``top_p``, ``max_tokens`` and ``seed``, where they are not the defaults.
+        out: Where to write the records (.csv, .jsonl or .parquet); None: nowhere.
+        column: ``{"text": name}`` of a table, where it cannot be inferred.
+        skip_bad: Leave out rows that cannot be used.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        tell: Gets every prompt, and then the text in pieces as they come.
+
+    Yields:
+        One record a prompt: ``prompt``, ``text`` (what was added), ``tokens``, ``stopped`` (``end`` or ``length``) and ``notes``.
+
+    Raises:
+        InputError: The folder, a file, an option or a prompt is wrong.
+    """
+    from dataclasses import asdict
+
+    from warmstart.engine import generation, tables
+
+    if out is not None:
+        tables.require_writable(out)
+    Card.read(model).verify(model)
+    drawn = generation.Sampling(**sampling)
+    writer = generation.load(model, device=device)
+    records = []
+    for prompt in _prompts(data, column, skip_bad) if isinstance(data, str) else data:
+        done = generation.Generated(prompt)
+        for number, piece in enumerate(writer.stream(prompt, drawn, done)):
+            if tell is not None:
+                tell(piece if number else prompt + piece)
+        if tell is not None:
+            tell("\n" if done.text else f"{prompt}\n")
+        records.append(asdict(done))
+        yield records[-1]
+    if out is not None:
+        tables.write_records(out, [{**record, "notes": "; ".join(record["notes"])} for record in records])
+
+
+def _prompts(source: str, column: dict[str, str] | None, skip_bad: bool) -> Iterator[str]:
+    if source == "-":
+        yield sys.stdin.read().rstrip("\n")
+        return
+    from warmstart.engine.corpus import Texts
+
+    parts: list[str] = []
+    for piece in Texts(source, column=column, skip_bad=skip_bad).pieces():
+        parts.append(piece.text)
+        if piece.last:
+            yield "".join(parts)
+            parts = []
 
 
 def _written(named: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:

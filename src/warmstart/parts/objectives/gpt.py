@@ -71,6 +71,6 @@ class Part:
 
     def prepare(self, setting: Setting) -> Learner:
         """See ``Objective.prepare``."""
-        from warmstart.engine import causal_learner
+        from warmstart.engine import causal_plan
 
-        return causal_learner.prepare(self.options, setting)
+        return causal_plan.prepare(self.options, setting)

@@ -1,0 +1,72 @@
+"""What pre-training is worth: ``adapt`` from a pre-trained body against ``adapt`` from the same body with random weights, on few labels.
+
+    python benchmarks/pretraining_worth.py --objective gpt --corpus wikitext2/valid.txt --dataset sst2 --per-class 32 --repeats 5
+
+Both bodies come from ``warmstart pretrain`` with the same options; the random one with ``objective.steps=0``. Each draw of labels is used
+by both, with the same strategy and budget, and both are measured on the whole test set. One JSON line a draw, and one at the end with the
+mean difference and its 95 % interval over draws (Student).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import corpora
+from warmstart.core import recipe as recipes
+from warmstart.core.recipe import PretrainRecipe, Recipe
+from warmstart.engine import statistics
+from warmstart.stages import adapt, pretrain
+
+
+def body(given: argparse.Namespace, folder: Path, *sets: str) -> Path:
+    """A body as asked for, with further options."""
+    asked = [f"data={given.corpus}", f"objective={given.objective}", f"seed={given.seed}", *given.sets, *sets]
+    pretrain.run(recipes.with_sets(PretrainRecipe(), asked), out=folder)
+    return folder
+
+
+def accuracy(given: argparse.Namespace, backbone: Path, files: dict[str, Path], out: Path, seed: int) -> float:
+    """Test accuracy after adapting on a draw."""
+    sets = [f"data={files['train']}", f"test={files['test']}", f"backbone={backbone}", f"strategy={given.strategy}", f"seed={seed}"]
+    report = adapt.run(recipes.with_sets(Recipe(), [*sets, f"budget={given.budget}"]), out=out)
+    return report.metrics["accuracy"].value
+
+
+def main() -> None:
+    """Compare on several draws."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--objective", required=True)
+    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--dataset", default="sst2", choices=sorted(corpora.TEXT_COLUMNS))
+    parser.add_argument("--per-class", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--strategy", default="linear_probe")
+    parser.add_argument("--budget", default="60s")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], dest="sets")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        trained, fresh = body(given, folder / "trained"), body(given, folder / "random", "objective.steps=0")
+        rows, test = corpora.read(given.dataset, "train"), corpora.write(folder / "test.csv", corpora.read(given.dataset, "test"))
+        gains = []
+        for draw in range(given.repeats):
+            train = corpora.write(folder / f"train{draw}.csv", corpora.draw(rows, given.per_class, draw))
+            files = {"train": train, "test": test}
+            found = [accuracy(given, b, files, folder / f"{b.name}-{draw}", draw) for b in (trained, fresh)]
+            gains.append(found[0] - found[1])
+            print(json.dumps({"draw": draw, "pretrained": round(found[0], 4), "random": round(found[1], 4)}), flush=True)
+        low, high = statistics.mean_interval(gains, bounds=(-1.0, 1.0))
+        row = {"objective": given.objective, "dataset": given.dataset, "per_class": given.per_class, "strategy": given.strategy}
+        print(
+            json.dumps({**row, "gain": round(float(np.mean(gains)), 4), "low": round(low, 4), "high": round(high, 4), "draws": len(gains)})
+        )
+
+
+if __name__ == "__main__":
+    main()
