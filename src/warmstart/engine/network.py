@@ -95,7 +95,8 @@ class PooledHead(nn.Module):
         self.register_buffer("scale", scale.clone().float())
 
     def forward(self, pooled: Tensor) -> Tensor:
-        x = pooled[:, list(self.points)].flatten(1)  # (B, points * D)
+        width = len(self.shift) // len(self.points)  # of the widest point, which may not be among those that were pooled
+        x = widened(pooled[:, list(self.points)], width).flatten(1)  # (B, points * D)
         return nn.functional.linear((x - self.shift) * self.scale, self.weight, self.bias)  # (B, C)
 
 
