@@ -125,10 +125,9 @@ def test_only_a_causal_body_is_gone_on_from(tmp_path: Path, backbone: Path) -> N
 
 
 def test_the_dial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = {name: dataclasses.replace(causal_plan.SIZES[name], depth=1, context=16, tokens=64) for name in ("tiny", "small")}
-    monkeypatch.setattr(
-        causal_plan, "SIZES", {n: dataclasses.replace(s, width=w) for (n, s), w in zip(shapes.items(), (16, 32), strict=True)}
-    )
+    small = {"depth": 1, "context": 16, "tokens": 64}
+    shapes = {name: dataclasses.replace(causal_plan.SIZES[name], width=width, **small) for name, width in (("tiny", 16), ("small", 32))}
+    monkeypatch.setattr(causal_plan, "SIZES", shapes)
     part = registry.create("objectives", "gpt", options={"tokenizer": "characters"})
 
     def planned(**dial: Any) -> Any:
