@@ -120,7 +120,7 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
     bodies = rungs.expand([s for s in strategies if s[0].serve_cost >= 1], ladder.bench, alone=alone)
     verdict, plan, bodies = _go_on(recipe, ladder, bodies)
     above = _climb_bodies(recipe, ladder, bodies, steps)
-    steps += [*([verdict.loser] if verdict is not None else []), *above]
+    steps += [*([verdict.loser] if verdict is not None and verdict.loser is not None else []), *above]
     eligible = {rung.label for rung in [*candidates, *bodies] if rung.eligible}
     if not any(step.folds and step.label in eligible and step.strategy.order > 0 for step in steps) and recipe.strategy != "majority":
         failed = [step.error for step in steps if step.error is not None]
@@ -145,7 +145,7 @@ def _go_on(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> tuple[Ver
     probe = next((rung for rung in bodies if rung.strategy.worth == 0), None)
     known = probe or Candidate("linear_probe", registry.create("strategies", "linear_probe"), False)
     verdict, plan = continued.climb(recipe, ladder, known)
-    if verdict.kept and probe is not None:
+    if verdict.kept and verdict.after is not None and probe is not None:
         bodies = [replace(rung, label=verdict.after.label) if rung is probe else rung for rung in bodies]
     return verdict, plan, bodies
 
