@@ -172,6 +172,8 @@ def test_the_dial(corpus: Path, tmp_path: Path) -> None:
     short = wanted.prepare(Setting(data=corpus, folder=tmp_path, seconds=20.0))
     assert 5 <= short.plan.steps <= 400 * short.steps_per_epoch
     assert short.plan.seconds <= 20.0
+    hurried = registry.create("objectives", "bert", options={"width": 32, "depth": 1, "context": 32})
+    assert hurried.prepare(Setting(data=corpus, folder=tmp_path, seconds=3.0)).settings["batch"] < 4096  # smaller steps rather than few
     with pytest.raises(BudgetTooSmall, match="enough for 0 steps"):
         wanted.prepare(Setting(data=corpus, folder=tmp_path, seconds=1e-6))
     tiny = registry.create("objectives", "bert", options={"steps": 1}).prepare(Setting(data=corpus, folder=tmp_path, size="tiny"))
