@@ -21,7 +21,7 @@ from warmstart.core import recipe as recipes
 from warmstart.core.recipe import PretrainRecipe
 from warmstart.stages import pretrain
 
-STEPS = {"ours": 220, "equal": 2000}
+STEPS = {"ours": 250, "equal": 2000}
 
 
 def main() -> None:

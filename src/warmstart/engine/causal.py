@@ -220,5 +220,5 @@ def flops_per_token(model: nn.Module, context: int) -> float:
     """Floating-point operations of a training step by token: 6 a weight of a product, and attention over half of ``context`` on average."""
     config: Any = model.config
     hidden, _, _ = matrices(model)
-    weights = sum(p.numel() for p in hidden) + model.get_output_embeddings().weight.numel()  # type: ignore[operator]
-    return 6.0 * weights + 6.0 * float(config.num_hidden_layers * config.hidden_size) * context
+    weights: int = sum(p.numel() for p in hidden) + model.get_output_embeddings().weight.numel()  # type: ignore[operator]
+    return 6.0 * weights + 6.0 * int(config.num_hidden_layers) * int(config.hidden_size) * context

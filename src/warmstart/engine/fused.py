@@ -76,7 +76,8 @@ class _RmsNorm(torch.autograd.Function):
         inverse = length.square_().div_(width).add_(eps).rsqrt_().to(x.dtype)
         unit = x * inverse
         ctx.save_for_backward(unit, weight, inverse)
-        return unit * weight
+        result: Tensor = unit * weight
+        return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
