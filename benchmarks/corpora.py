@@ -25,11 +25,11 @@ def read(name: str, split: str) -> list[Row]:
         return [(". ".join(row[c] for c in TEXT_COLUMNS[name]), row["label"]) for row in csv.DictReader(file)]
 
 
-def write(path: Path, rows: list[Row]) -> Path:
-    """Write a CSV file with the columns text and label."""
+def write(path: Path, rows: list[Row], *, column: str = "text") -> Path:
+    """Write a CSV file with the columns text (or another name) and label."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["text", "label"])
+        writer.writerow([column, "label"])
         writer.writerows(rows)
     return path
 

@@ -1,6 +1,10 @@
 """What pre-training is worth: ``adapt`` from a pre-trained body against ``adapt`` from the same body with random weights, on few labels.
 
     python benchmarks/pretraining_worth.py --objective gpt --corpus wikitext2/valid.txt --dataset sst2 --per-class 32 --repeats 5
+    python benchmarks/pretraining_worth.py --objective supervised --images cifar10_small/train cifar10_small/test --classes frog,horse,ship,truck
+
+With ``--images`` the rows are those of two folders of class folders; the corpus is then all other classes of the first (or, with
+``--all``, all of them), and ``adapt`` is asked for ``--classes``.
 
 Both bodies come from ``warmstart pretrain`` with the same options; the random one with ``objective.steps=0``. Each draw of labels is used
 by both, with the same strategy and budget, and both are measured on the whole test set. One JSON line a draw, and one at the end with the
@@ -37,11 +41,26 @@ def accuracy(given: argparse.Namespace, backbone: Path, files: dict[str, Path], 
     return report.metrics["accuracy"].value
 
 
+def image_rows(given: argparse.Namespace, folder: Path) -> tuple[list[tuple[str, str]], Path]:
+    """Rows to adapt on, and the table to test on; ``given.corpus`` becomes the table of what is pre-trained on."""
+    train, test = (
+        [(str(path.absolute()), path.parent.name) for path in sorted(Path(place).glob("*/*")) if path.is_file()] for place in given.images
+    )
+    wanted = set(given.classes.split(",")) if given.classes else {label for _, label in train}
+    seen = [row for row in train if given.all or row[1] not in wanted]
+    given.corpus = given.corpus or corpora.write(folder / "corpus.csv", seen, column="image")
+    train, test = ([row for row in rows if row[1] in wanted] for rows in (train, test))
+    return train, corpora.write(folder / "test.csv", test, column="image")
+
+
 def main() -> None:
     """Compare on several draws."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objective", required=True)
-    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--corpus")
+    parser.add_argument("--images", nargs=2, metavar=("TRAIN", "TEST"), help="folders of class folders")
+    parser.add_argument("--classes", default="", help="of the images, for adapt; the others are pre-trained on")
+    parser.add_argument("--all", action="store_true", help="pre-train on the images of all classes")
     parser.add_argument("--dataset", default="sst2", choices=sorted(corpora.TEXT_COLUMNS))
     parser.add_argument("--per-class", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
@@ -52,17 +71,25 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if given.images:
+            rows, test = image_rows(given, folder)
+        else:
+            rows, test = corpora.read(given.dataset, "train"), corpora.write(folder / "test.csv", corpora.read(given.dataset, "test"))
         trained, fresh = body(given, folder / "trained"), body(given, folder / "random", "objective.steps=0")
-        rows, test = corpora.read(given.dataset, "train"), corpora.write(folder / "test.csv", corpora.read(given.dataset, "test"))
-        gains = []
+        column, gains = "image" if given.images else "text", []
         for draw in range(given.repeats):
-            train = corpora.write(folder / f"train{draw}.csv", corpora.draw(rows, given.per_class, draw))
+            train = corpora.write(folder / f"train{draw}.csv", corpora.draw(rows, given.per_class, draw), column=column)
             files = {"train": train, "test": test}
             found = [accuracy(given, b, files, folder / f"{b.name}-{draw}", draw) for b in (trained, fresh)]
             gains.append(found[0] - found[1])
             print(json.dumps({"draw": draw, "pretrained": round(found[0], 4), "random": round(found[1], 4)}), flush=True)
         low, high = statistics.mean_interval(gains, bounds=(-1.0, 1.0))
-        row = {"objective": given.objective, "dataset": given.dataset, "per_class": given.per_class, "strategy": given.strategy}
+        row = {
+            "objective": given.objective,
+            "dataset": given.classes or given.dataset,
+            "per_class": given.per_class,
+            "strategy": given.strategy,
+        }
         print(
             json.dumps({**row, "gain": round(float(np.mean(gains)), 4), "low": round(low, 4), "high": round(high, 4), "draws": len(gains)})
         )

@@ -59,7 +59,7 @@ class Augmentation:
 
     def _shape(self, images: Tensor, drawn: Tensor) -> Tensor:
         """Crop, resize, mirror and blur."""
-        x = images.to(torch.float32)
+        x = images.to(torch.float32, copy=True)
         if images.dtype == torch.uint8:
             x = x.mul_(1 / 255)
         height, width = x.shape[-2:]
