@@ -158,10 +158,11 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rival
         return []
     probes = [rung for rung in bodies if rung.strategy.worth == 0]
     movers = [rung for rung in bodies if rung.strategy.worth > 0]
+    few = recipe.strategy == "auto" and len(ladder.bench.inputs) < choice.FEW_ROWS
     starved = False
     kept = movers
     if ladder.follow is None:
-        decided = ladder.decided("bodies", lambda: _afford(ladder, probes, movers))
+        decided = ladder.decided("bodies", lambda: _afford(ladder, probes, _by_worth(movers)[:1] if few else movers))
         kept = [rung for rung in movers if rung.label in decided["kept"]]
         starved, ladder.kept_point = decided["starved"], decided["keep_point"]
     ladder.bench.keep_point = ladder.kept_point
@@ -173,9 +174,12 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rival
             ladder.bench.probe_rows = steps[-1].settings.get("rows")
         else:  # a recorded plan does not try it again, so nothing of it may stay
             ladder.bench.hint, ladder.bench.probes = None, {}
-    if recipe.strategy != "auto" or len(ladder.bench.inputs) >= choice.FEW_ROWS or not movers:
-        return steps + _climb_movers(ladder, movers, kept)
-    return steps + _climb_favourite(ladder, movers, [*rivals, *steps])
+    return steps + (_climb_favourite(ladder, movers, [*rivals, *steps]) if few else _climb_movers(ladder, movers, kept))
+
+
+def _by_worth(movers: list[Candidate]) -> list[Candidate]:
+    """Those that may be chosen first, the worthiest before the others."""
+    return sorted(movers, key=lambda rung: (not rung.eligible, rung.strategy.worth))
 
 
 def _climb_movers(ladder: Ladder, movers: list[Candidate], kept: list[Candidate]) -> list[Step]:
@@ -208,7 +212,7 @@ def _climb_favourite(ladder: Ladder, movers: list[Candidate], rivals: list[Step]
 
     steps: dict[str, Step] = {}
     found = ""
-    for rung in sorted(movers, key=lambda r: (not r.eligible, r.strategy.worth)):
+    for rung in _by_worth(movers):
         if found and ladder.follow is None:
             note = f"passed over: fewer than {choice.FEW_ROWS} rows cannot tell it from {found}"
             steps[rung.label] = Step(rung.label, rung.strategy, note=note)
