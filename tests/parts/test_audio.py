@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import soundfile
-import tiny_sound
 import torch
 
+import tiny_sound
 from warmstart.core import registry
 from warmstart.core.errors import BackboneNotFound, BadOption, ColumnNotFound, DataError
 from warmstart.core.recipe import Recipe
@@ -48,7 +48,8 @@ def test_every_form_of_a_data_set_is_the_same(folder, part, tmp_path):
     files = _files(folder)
     labels = [p.parent.name for p in files]
     relative = [str(p.relative_to(folder)) for p in files]
-    (folder / "table.csv").write_text("file,label,speaker\n" + "".join(f"{p},{c},s{i % 4}\n" for i, (p, c) in enumerate(zip(relative, labels))))
+    rows = [f"{path},{label},s{i % 4}\n" for i, (path, label) in enumerate(zip(relative, labels, strict=True))]
+    (folder / "table.csv").write_text("file,label,speaker\n" + "".join(rows))
     table = pa.table({"audio": [{"bytes": p.read_bytes(), "path": p.name} for p in files], "label": labels})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     waves = [soundfile.read(p, dtype="float32") for p in files]
@@ -126,7 +127,13 @@ def _hf_body(name, place):
     import transformers
 
     tiny = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 24}
-    ears = {"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (8, 8), "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+    ears = {
+        "conv_dim": (8, 8),
+        "conv_kernel": (10, 8),
+        "conv_stride": (8, 8),
+        "num_conv_pos_embeddings": 8,
+        "num_conv_pos_embedding_groups": 2,
+    }
     ears["num_feat_extract_layers"] = 2
     torch.manual_seed(0)
     wave = transformers.Wav2Vec2FeatureExtractor(sampling_rate=8_000)
