@@ -112,6 +112,6 @@ def test_shares_follow_a_folded_beta_distribution(alpha: float) -> None:
     found = augment.shares(20_000, alpha, generator=torch.Generator().manual_seed(0))
     expected = torch.distributions.Beta(alpha, alpha).sample((20_000,))
     expected = torch.maximum(expected, 1 - expected)
-    assert 0.5 <= float(found.min()) and float(found.max()) <= 1
+    assert float(found.min()) >= 0.5 and float(found.max()) <= 1
     assert float(found.mean()) == pytest.approx(float(expected.mean()), abs=0.01)
     assert float(found.std()) == pytest.approx(float(expected.std()), abs=0.01)
