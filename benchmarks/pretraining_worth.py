@@ -1,14 +1,12 @@
 """What pre-training is worth: ``adapt`` from a pre-trained body against ``adapt`` from the same body with random weights, on few labels.
 
     python benchmarks/pretraining_worth.py --objective gpt --corpus wikitext2/valid.txt --dataset sst2 --per-class 32 --repeats 5
-<<<<<<< HEAD
-    python benchmarks/pretraining_worth.py --objective supervised --images cifar10_small/train cifar10_small/test --classes frog,horse,ship,truck
+    python benchmarks/pretraining_worth.py --objective supervised --images cifar10_small/train cifar10_small/test \\
+        --classes frog,horse,ship,truck
+    python benchmarks/pretraining_worth.py --objective wav2vec --dataset fsdd --per-class 10 --classic --set size=tiny
 
 With ``--images`` the rows are those of two folders of class folders; the corpus is then all other classes of the first (or, with
 ``--all``, all of them), and ``adapt`` is asked for ``--classes``.
-=======
-    python benchmarks/pretraining_worth.py --objective wav2vec --dataset fsdd --per-class 10 --classic --set size=tiny
->>>>>>> sound
 
 Both bodies come from ``warmstart pretrain`` with the same options; the random one with ``objective.steps=0``. Each draw of labels is used
 by both, with the same strategy and budget, and both are measured on the whole test set; ``--classic`` adds the classic rung.
@@ -64,17 +62,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objective", required=True)
     parser.add_argument("--corpus")
-<<<<<<< HEAD
     parser.add_argument("--images", nargs=2, metavar=("TRAIN", "TEST"), help="folders of class folders")
     parser.add_argument("--classes", default="", help="of the images, for adapt; the others are pre-trained on")
     parser.add_argument("--all", action="store_true", help="pre-train on the images of all classes")
-    parser.add_argument("--dataset", default="sst2", choices=sorted(corpora.TEXT_COLUMNS))
-=======
     parser.add_argument("--dataset", default="sst2", choices=sorted(corpora.DATASETS))
     parser.add_argument("--classic", action="store_true")
     parser.add_argument("--trained", type=Path)
     parser.add_argument("--random", type=Path)
->>>>>>> sound
     parser.add_argument("--per-class", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--strategy", default="linear_probe")
@@ -84,22 +78,16 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-<<<<<<< HEAD
+        column, gains = "image" if given.images else "text", []
         if given.images:
             rows, test = image_rows(given, folder)
         else:
             rows, test = corpora.read(given.dataset, "train"), corpora.write(folder / "test.csv", corpora.read(given.dataset, "test"))
-        trained, fresh = body(given, folder / "trained"), body(given, folder / "random", "objective.steps=0")
-        column, gains = "image" if given.images else "text", []
-=======
-        rows, test = corpora.read(given.dataset, "train"), corpora.write(folder / "test.csv", corpora.read(given.dataset, "test"))
         if given.corpus is None:
             given.corpus = corpora.write(folder / "corpus.csv", [(row, "") for row, _ in rows])
         trained = given.trained or body(given, folder / "trained")
         fresh = given.random or body(given, folder / "random", "objective.steps=0")
         bodies = {"pretrained": trained, "random": fresh} | ({"classic": None} if given.classic else {})
-        gains = []
->>>>>>> sound
         for draw in range(given.repeats):
             train = corpora.write(folder / f"train{draw}.csv", corpora.draw(rows, given.per_class, draw), column=column)
             files = {"train": train, "test": test}
