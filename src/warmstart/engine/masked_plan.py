@@ -111,7 +111,7 @@ def _shape(options: Any, setting: Setting, read: Read, clock: Clock) -> dict[str
     device = setting.device.type
     chosen: dict[str, Any] = {
         "context": options.context or size.context,
-        "second": options.second or ("none" if sentence_pairs.single_share(read.train) > FEW_PAIRS else "nsp"),
+        "second": _second(options.second, read),
         "mask": options.mask,
         "whole_word": options.whole_word,
         "batch": options.batch or size.batch,
@@ -137,6 +137,12 @@ def _shape(options: Any, setting: Setting, read: Read, clock: Clock) -> dict[str
     if width % heads:
         raise BadOption(f"width = {width} and heads = {heads}", "a width that is a multiple of the heads", "correct one of them")
     return {**chosen, "width": width, "depth": options.depth or size.depth, "heads": heads}
+
+
+def _second(asked: str, read: Read) -> str:
+    if asked != "auto":
+        return asked
+    return "none" if sentence_pairs.single_share(read.train) > FEW_PAIRS else "nsp"
 
 
 def _affordable(setting: Setting, read: Read, clock: Clock) -> str:
