@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import soundfile
-import tiny_sound
 import torch
 
+import tiny_sound
 from warmstart.core import registry
 from warmstart.core.errors import BackboneNotFound, BadOption, ColumnNotFound, DataError
 from warmstart.core.recipe import Recipe
@@ -48,9 +48,8 @@ def test_every_form_of_a_data_set_is_the_same(folder, part, tmp_path):
     files = _files(folder)
     labels = [p.parent.name for p in files]
     relative = [str(p.relative_to(folder)) for p in files]
-    (folder / "table.csv").write_text(
-        "file,label,speaker\n" + "".join(f"{p},{c},s{i % 4}\n" for i, (p, c) in enumerate(zip(relative, labels)))
-    )
+    rows = [f"{path},{label},s{i % 4}\n" for i, (path, label) in enumerate(zip(relative, labels, strict=True))]
+    (folder / "table.csv").write_text("file,label,speaker\n" + "".join(rows))
     table = pa.table({"audio": [{"bytes": p.read_bytes(), "path": p.name} for p in files], "label": labels})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     waves = [soundfile.read(p, dtype="float32") for p in files]
