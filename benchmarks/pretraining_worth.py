@@ -4,7 +4,7 @@
     python benchmarks/pretraining_worth.py --objective wav2vec --dataset fsdd --per-class 10 --classic --set size=tiny
 
 Both bodies come from ``warmstart pretrain`` with the same options; the random one with ``objective.steps=0``. Each draw of labels is used
-by both, with the same strategy and budget, and both are measured on the whole test set; ``--classic`` adds the classic rung, without a body.
+by both, with the same strategy and budget, and both are measured on the whole test set; ``--classic`` adds the classic rung.
 Without ``--corpus`` the training rows of the data set are learned from, without their labels. ``--trained`` and ``--random`` name bodies
 that are there already. One JSON line a draw, and one at the end with the mean difference and its 95 % interval over draws (Student).
 """
