@@ -278,11 +278,14 @@ def test_the_dial(sounds, tmp_path):
 def test_going_on_from_a_body(sounds, tmp_path):
     first = _learner(sounds, tmp_path / "a", options={"width": "24"})
     first.save(tmp_path / "body")
-    second = _learner(sounds, tmp_path / "b", start=tmp_path / "body")
+    own = {"width": "None", "depth": "None"}
+    second = _learner(sounds, tmp_path / "b", start=tmp_path / "body", options=own)
     assert second.settings["width"] == 24
     assert torch.equal(second.module.body.masked_spec_embed, first.module.body.masked_spec_embed)
     with pytest.raises(BackboneNotFound, match=r"BertModel .* cannot be gone on with"):
-        _learner(sounds, tmp_path / "c", start=tiny_backbone(tmp_path / "bert"))
+        _learner(sounds, tmp_path / "c", start=tiny_backbone(tmp_path / "bert"), options=own)
+    with pytest.raises(BadOption, match="width was given together with --from"):
+        _learner(sounds, tmp_path / "d", start=tmp_path / "body")
 
 
 def test_what_cannot_be_learned_from_is_said(tmp_path):
