@@ -1,7 +1,8 @@
 """What pre-training is worth: ``adapt`` from a pre-trained body against ``adapt`` from the same body with random weights, on few labels.
 
     python benchmarks/pretraining_worth.py --objective gpt --corpus wikitext2/valid.txt --dataset sst2 --per-class 32 --repeats 5
-    python benchmarks/pretraining_worth.py --objective supervised --images cifar10_small/train cifar10_small/test --classes frog,horse,ship,truck
+    python benchmarks/pretraining_worth.py --objective supervised --images cifar10_small/train cifar10_small/test \\
+        --classes frog,horse,ship,truck
 
 With ``--images`` the rows are those of two folders of class folders; the corpus is then all other classes of the first (or, with
 ``--all``, all of them), and ``adapt`` is asked for ``--classes``.
