@@ -1,7 +1,7 @@
-"""The labelled texts of the benchmarks, as rows of (text, label), the same for every method.
+"""The labelled texts of the benchmarks, as rows of (text, label), the same for every method; of recordings, rows of (file, label).
 
 They are read from the folder that the environment variable WARMSTART_DATA names, or ``../shared/data``: one folder per data set,
-with ``train.csv`` and ``test.csv``.
+with ``train.csv`` and ``test.csv``; recordings are listed in ``index.csv``, with columns file, label and split.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ DATA = Path(os.environ.get("WARMSTART_DATA", Path(__file__).resolve().parents[1]
 Row = tuple[str, str]
 
 TEXT_COLUMNS = {"sst2": ["text"], "trec": ["text"], "ag_news": ["title", "description"], "banking77": ["text"]}
+SOUNDS = ("fsdd",)
+DATASETS = (*TEXT_COLUMNS, *SOUNDS)
 
 
 def read(name: str, split: str) -> list[Row]:
     """The rows of one split; the text of AG News is title and description, joined."""
+    if name in SOUNDS:
+        with (DATA / name / "index.csv").open(encoding="utf-8", newline="") as file:
+            return [(str(DATA / name / row["file"]), row["label"]) for row in csv.DictReader(file) if row["split"] == split]
     with (DATA / name / f"{split}.csv").open(encoding="utf-8", newline="") as file:
         return [(". ".join(row[c] for c in TEXT_COLUMNS[name]), row["label"]) for row in csv.DictReader(file)]
 

@@ -3,13 +3,15 @@
     python benchmarks/pretraining_worth.py --objective gpt --corpus wikitext2/valid.txt --dataset sst2 --per-class 32 --repeats 5
     python benchmarks/pretraining_worth.py --objective supervised --images cifar10_small/train cifar10_small/test \\
         --classes frog,horse,ship,truck
+    python benchmarks/pretraining_worth.py --objective wav2vec --dataset fsdd --per-class 10 --classic --set size=tiny
 
 With ``--images`` the rows are those of two folders of class folders; the corpus is then all other classes of the first (or, with
 ``--all``, all of them), and ``adapt`` is asked for ``--classes``.
 
 Both bodies come from ``warmstart pretrain`` with the same options; the random one with ``objective.steps=0``. Each draw of labels is used
-by both, with the same strategy and budget, and both are measured on the whole test set. One JSON line a draw, and one at the end with the
-mean difference and its 95 % interval over draws (Student).
+by both, with the same strategy and budget, and both are measured on the whole test set; ``--classic`` adds the classic rung.
+Without ``--corpus`` the training rows of the data set are learned from, without their labels. ``--trained`` and ``--random`` name bodies
+that are there already. One JSON line a draw, and one at the end with the mean difference and its 95 % interval over draws (Student).
 """
 
 from __future__ import annotations
@@ -35,9 +37,10 @@ def body(given: argparse.Namespace, folder: Path, *sets: str) -> Path:
     return folder
 
 
-def accuracy(given: argparse.Namespace, backbone: Path, files: dict[str, Path], out: Path, seed: int) -> float:
-    """Test accuracy after adapting on a draw."""
-    sets = [f"data={files['train']}", f"test={files['test']}", f"backbone={backbone}", f"strategy={given.strategy}", f"seed={seed}"]
+def accuracy(given: argparse.Namespace, backbone: Path | None, files: dict[str, Path], out: Path, seed: int) -> float:
+    """Test accuracy after adapting on a draw; without a backbone that of the classic rung."""
+    how = ["strategy=classic"] if backbone is None else [f"backbone={backbone}", f"strategy={given.strategy}"]
+    sets = [f"data={files['train']}", f"test={files['test']}", *how, f"seed={seed}"]
     report = adapt.run(recipes.with_sets(Recipe(), [*sets, f"budget={given.budget}"]), out=out)
     return report.metrics["accuracy"].value
 
@@ -62,7 +65,10 @@ def main() -> None:
     parser.add_argument("--images", nargs=2, metavar=("TRAIN", "TEST"), help="folders of class folders")
     parser.add_argument("--classes", default="", help="of the images, for adapt; the others are pre-trained on")
     parser.add_argument("--all", action="store_true", help="pre-train on the images of all classes")
-    parser.add_argument("--dataset", default="sst2", choices=sorted(corpora.TEXT_COLUMNS))
+    parser.add_argument("--dataset", default="sst2", choices=sorted(corpora.DATASETS))
+    parser.add_argument("--classic", action="store_true")
+    parser.add_argument("--trained", type=Path)
+    parser.add_argument("--random", type=Path)
     parser.add_argument("--per-class", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--strategy", default="linear_probe")
@@ -72,18 +78,22 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        column, gains = "image" if given.images else "text", []
         if given.images:
             rows, test = image_rows(given, folder)
         else:
             rows, test = corpora.read(given.dataset, "train"), corpora.write(folder / "test.csv", corpora.read(given.dataset, "test"))
-        trained, fresh = body(given, folder / "trained"), body(given, folder / "random", "objective.steps=0")
-        column, gains = "image" if given.images else "text", []
+        if given.corpus is None:
+            given.corpus = corpora.write(folder / "corpus.csv", [(row, "") for row, _ in rows])
+        trained = given.trained or body(given, folder / "trained")
+        fresh = given.random or body(given, folder / "random", "objective.steps=0")
+        bodies = {"pretrained": trained, "random": fresh} | ({"classic": None} if given.classic else {})
         for draw in range(given.repeats):
             train = corpora.write(folder / f"train{draw}.csv", corpora.draw(rows, given.per_class, draw), column=column)
             files = {"train": train, "test": test}
-            found = [accuracy(given, b, files, folder / f"{b.name}-{draw}", draw) for b in (trained, fresh)]
-            gains.append(found[0] - found[1])
-            print(json.dumps({"draw": draw, "pretrained": round(found[0], 4), "random": round(found[1], 4)}), flush=True)
+            found = {name: accuracy(given, b, files, folder / f"{name}-{draw}", draw) for name, b in bodies.items()}
+            gains.append(found["pretrained"] - found["random"])
+            print(json.dumps({"draw": draw, **{name: round(value, 4) for name, value in found.items()}}), flush=True)
         low, high = statistics.mean_interval(gains, bounds=(-1.0, 1.0))
         row = {
             "objective": given.objective,

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import pytest
 
-from warmstart import api, cli
+from warmstart import api, cli, terminal
 from warmstart.core import registry
 from warmstart.core.errors import BadOption
 from warmstart.core.report import DataSummary, Metric, Report
@@ -190,9 +190,9 @@ def test_any_terminal_encoding() -> None:
 
 def test_predictions_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     records = [{"label": "größer", "probability": 0.5}, {"label": ["a", "b"], "probability": 0.98765}]
-    cli._print_predictions(records, ["one\ntwo", "three"])
+    terminal.print_predictions(records, ["one\ntwo", "three"])
     assert capsys.readouterr().out == "0.500  größer  one two\n0.988  a | b   three\n"
-    cli._print_predictions(iter(records * 150), None)
+    terminal.print_predictions(iter(records * 150), None)
     assert capsys.readouterr().out.splitlines()[-1] == "0.988  a | b   row 300"
 
 
@@ -200,12 +200,12 @@ def test_a_report_on_stdout_and_its_warnings_on_stderr(capsys: pytest.CaptureFix
     data = DataSummary("x.csv", {}, 8, 4, {}, "given")
     metrics = {"accuracy": Metric(0.75, 0.2, 0.99, 4)}
     report = Report("evaluate", "m", "classes", "minilm", "tail", "accuracy", "test rows", metrics, data, warnings=["2 rows left out"])
-    cli._show(report, Path("m"), as_json=False)
+    terminal.print_report(report, Path("m"), as_json=False)
     out, err = capsys.readouterr()
     assert "accuracy                    0.750 [0.200, 0.990]  n=4" in out
     assert out.endswith("Report: m/report.html\n")
     assert err == "note: 2 rows left out\n"
-    cli._show(report, Path("m"), as_json=True)
+    terminal.print_report(report, Path("m"), as_json=True)
     assert json.loads(capsys.readouterr().out)["metrics"]["accuracy"] == {"value": 0.75, "low": 0.2, "high": 0.99, "n": 4}
 
 

@@ -1,4 +1,4 @@
-"""Small recordings for tests: tones with harmonics, whose class is their pitch contour."""
+"""Small recordings for tests: tones whose class is the contour of their pitch, and vowels whose class is their formants."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import soundfile
 from numpy.typing import NDArray
 
 CONTOURS = {"down": -1.0, "flat": 0.0, "up": 1.0}
+FORMANTS = {"a": (700, 1_100), "e": (450, 1_900), "i": (300, 2_300), "o": (450, 850), "u": (320, 800)}
 RATE = 8_000
 
 
@@ -30,3 +31,22 @@ def folder(place: Path, n: int = 24, *, rate: int = RATE, seed: int = 0) -> Path
         (place / label).mkdir(parents=True, exist_ok=True)
         soundfile.write(place / label / f"{i:03}.wav", wave(label, random, rate=rate), rate)
     return place
+
+
+def vowel(label: str, random: np.random.Generator) -> NDArray[np.float32]:
+    """Harmonics under two formants, at a random pitch and loudness, with noise: a fifth to two fifths of a second at ``RATE``."""
+    t = np.arange(int(random.uniform(0.2, 0.4) * RATE)) / RATE
+    pitch = random.uniform(90, 250)
+    phase = 2 * np.pi * np.cumsum(pitch * (1 + 0.1 * np.sin(2 * np.pi * random.uniform(2, 5) * t))) / RATE
+    harmonics = np.arange(1, int(3_600 / pitch))[:, None]
+    loud = 0.01 + sum(1 / (1 + ((harmonics * pitch - formant) / 80) ** 2) for formant in FORMANTS[label])
+    voice = (loud * np.sin(harmonics * phase + random.uniform(0, 6, harmonics.shape))).sum(0)
+    noisy = voice / np.abs(voice).max() * random.uniform(0.2, 1) + random.uniform(0.02, 0.2) * random.standard_normal(len(t))
+    return (0.5 * noisy).astype(np.float32)
+
+
+def vowels(n: int, *, seed: int = 0) -> tuple[list[tuple[NDArray[np.float32], int]], NDArray[np.str_]]:
+    """``n`` vowels as (samples, rate), the five in turn, and their labels."""
+    random = np.random.default_rng(seed)
+    labels = np.array([list(FORMANTS)[i % len(FORMANTS)] for i in range(n)])
+    return [(vowel(label, random), RATE) for label in labels], labels

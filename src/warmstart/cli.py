@@ -8,12 +8,11 @@ from __future__ import annotations
 import dataclasses
 import errno
 import itertools
-import json
 import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from warmstart.core import recipe as recipes
 from warmstart.core import registry
 from warmstart.core.errors import BadOption, DiskFull, FolderExists, RunError, UnknownPart, WarmstartError, nearest
 from warmstart.core.recipe import PretrainRecipe, Recipe
-from warmstart.core.report import Report
 from warmstart.flags import columns as columns_of
 from warmstart.flags import common, recipe_flags
+from warmstart.terminal import print_json, print_piece, print_predictions, print_report, print_table, print_texts
 
 DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".ipc", ".txt", ".gz")
 
@@ -85,19 +84,7 @@ def _known(error: Exception) -> WarmstartError:
 def _complain(error: WarmstartError, as_json: bool) -> None:
     click.echo(f"warmstart: {error.kind}: {error}", err=True)
     if as_json:
-        _print_json({"error": error.as_dict()})
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
-
-
-def _print_table(rows: Iterable[Sequence[str]]) -> None:
-    """Aligned columns; the last one may be of any length."""
-    whole = list(rows)
-    widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
-    for row in whole:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print_json({"error": error.as_dict()})
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -131,7 +118,7 @@ def _adapt(
     from warmstart.stages import adapt
 
     report = adapt.run(recipe, out=out, force=force, quiet=quiet, command=_command())
-    _show(report, out, as_json)
+    print_report(report, out, as_json)
     if not as_json:
         folder = shlex.quote(str(out))
         example, more = NEXT.get(report.data.unit, NEXT["tokens"])
@@ -165,7 +152,7 @@ def _pretrain(
     if report is None:
         return
     if as_json:
-        _print_json(report.contract())
+        print_json(report.contract())
         return
     for warning in report.warnings:
         click.echo(f"note: {warning}", err=True)
@@ -214,9 +201,9 @@ def _predict(
 
     given = {name: value for name, value in sampling.items() if value is not None}
     if predict.writes(model, given):
-        tell = None if as_json or quiet or out is not None else _stream
+        tell = None if as_json or quiet or out is not None else print_piece
         where: dict[str, Any] = {"out": out, "column": columns, "skip_bad": skip_bad, "device": device or "auto"}
-        _print_texts(predict.write(model, sentences or data[0], sampling=given, tell=tell, **where), out, as_json, told=tell is not None)
+        print_texts(predict.write(model, sentences or data[0], sampling=given, tell=tell, **where), out, as_json, told=tell is not None)
         return
     found = predict.run(
         model,
@@ -230,12 +217,12 @@ def _predict(
     )
     if out is not None:
         count = sum(1 for _ in found)
-        _print_json({"out": str(out), "rows": count}) if as_json else click.echo(f"{count:,} predictions: {out}")
+        print_json({"out": str(out), "rows": count}) if as_json else click.echo(f"{count:,} predictions: {out}")
     elif as_json:
         for record in found:
-            _print_json(record)
+            print_json(record)
     else:
-        _print_predictions(found, sentences)
+        print_predictions(found, sentences)
 
 
 @app.command("evaluate")
@@ -281,7 +268,7 @@ def _evaluate(
         quiet=quiet,
         command=_command(),
     )
-    _show(report, out, as_json)
+    print_report(report, out, as_json)
 
 
 @app.command("models")
@@ -292,9 +279,9 @@ def _models(*, as_json: bool) -> None:
 
     found = models.run()
     if as_json:
-        _print_json([dataclasses.asdict(row) for row in found])
+        print_json([dataclasses.asdict(row) for row in found])
         return
-    _print_table([models.HEADER, *(row.cells() for row in found)])
+    print_table([models.HEADER, *(row.cells() for row in found)])
 
 
 @app.command("parts")
@@ -314,12 +301,12 @@ def _parts(*, family: str | None, name: str | None, as_json: bool) -> None:
             given = f"{family} has no part named {name!r}.{nearest(name, known)}"
             raise UnknownPart(given, f"known: {', '.join(known)}", f"see: warmstart parts {family}")
     if as_json:
-        _print_json([dataclasses.asdict(part) for part in found])
+        print_json([dataclasses.asdict(part) for part in found])
     elif name:
         click.echo(f"{name}: {found[0].help}")
-        _print_table([("", option.name, option.type, f"default {option.default}", option.help) for option in found[0].options])
+        print_table([("", option.name, option.type, f"default {option.default}", option.help) for option in found[0].options])
     else:
-        _print_table([(part.family, part.name, part.help) for part in found])
+        print_table([(part.family, part.name, part.help) for part in found])
 
 
 @app.command("cache")
@@ -336,7 +323,7 @@ def _cache(*, action: str, size: str | None, as_json: bool) -> None:
     from warmstart.stages import cache
 
     state = cache.run(action, size)
-    _print_json(state) if as_json else click.echo(cache.as_text(state))
+    print_json(state) if as_json else click.echo(cache.as_text(state))
 
 
 @app.command("doctor")
@@ -346,7 +333,7 @@ def _doctor(*, as_json: bool) -> None:
     from warmstart.stages import doctor
 
     found = doctor.run()
-    _print_json(found) if as_json else click.echo(doctor.as_text(found))
+    print_json(found) if as_json else click.echo(doctor.as_text(found))
 
 
 def _command() -> str:
@@ -367,48 +354,3 @@ def _is_file(text: str) -> bool:
 def _must_be_free(path: Path, force: bool) -> None:
     if path.exists() and not force:
         raise FolderExists(f"{path} is there already", "a new name", "choose another --out, or overwrite it with --force")
-
-
-def _show(report: Report, folder: Path | None, as_json: bool) -> None:
-    if as_json:
-        _print_json(report.contract())
-        return
-    for warning in report.warnings:
-        click.echo(f"note: {warning}", err=True)
-    click.echo(report.as_text())
-    if folder is not None:
-        click.echo(f"\nReport: {folder / 'report.html'}")
-
-
-def _stream(piece: str) -> None:
-    click.echo(piece, nl=False)
-    sys.stdout.flush()
-
-
-def _print_texts(records: Iterable[Mapping[str, Any]], out: Path | None, as_json: bool, *, told: bool) -> None:
-    """What was written, where it has not been streamed yet."""
-    count = 0
-    for record in records:
-        count += 1
-        for note in record["notes"]:
-            click.echo(f"note: {note}", err=True)
-        if out is None and as_json:
-            _print_json(record)
-        elif out is None and not told:
-            click.echo(record["prompt"] + record["text"])
-    if out is not None:
-        _print_json({"out": str(out), "rows": count}) if as_json else click.echo(f"{count:,} texts: {out}")
-
-
-def _print_predictions(records: Iterable[Mapping[str, Any]], sentences: Sequence[str] | None) -> None:
-    """A table of probability, label and sentence, aligned by blocks so that it streams."""
-    numbered = enumerate(records)
-    while block := list(itertools.islice(numbered, 200)):
-        _print_table(
-            (
-                f"{record['probability']:.3f}",
-                " | ".join(record["label"]) if isinstance(record["label"], list) else str(record["label"]),
-                record.get("input") or (" ".join(sentences[i].split()) if sentences else f"row {record.get('row', i + 1)}"),
-            )
-            for i, record in block
-        )

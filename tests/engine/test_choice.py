@@ -102,6 +102,27 @@ def test_with_very_few_rows_the_prior_decides_unless_it_is_measurably_wrong(benc
     assert choose(bench, wrong).chosen.step.label == "classic"
 
 
+def test_further_splits_are_needed_only_while_they_may_change_the_choice(bench: Workbench) -> None:
+    """Four splits of 24 rows; the favourite of the prior is ahead, level, or behind after the first."""
+    splits = [(np.arange(0), np.arange(k, k + 24)) for k in range(0, N, 24)]
+    climbed = ladder.Ladder(bench=bench, splits=splits, clock=Clock(None), folder=Path("unused"))
+
+    def settled(favourite: Sequence[int], rival: Sequence[int], folds: int) -> bool:
+        mine, theirs = step(bench, "tail", favourite), step(bench, "classic", rival)
+        assert mine.logits is not None
+        mine.folds, theirs.folds = folds, 4
+        mine.logits = mine.logits[: 24 * folds]
+        return choice.settled(climbed, mine, folds, [theirs])
+
+    assert settled(range(20), range(8), 1)
+    assert not settled(range(8), range(20), 1)
+    assert not settled([*range(12), *range(24, 36)], range(48), 2)
+    assert settled(range(12), range(12), 2)
+    alone = step(bench, "tail", [])
+    alone.folds = 4
+    assert choice.settled(climbed, alone, 1, [])
+
+
 def test_ties_go_to_the_lower_log_loss(bench: Workbench) -> None:
     steps = [step(bench, "tail", first(80), sure=9.0), step(bench, "full", first(80), sure=0.5)]
     losses = {

@@ -43,6 +43,33 @@ def test_a_slow_run_is_shortened_to_its_seconds() -> None:
     assert all(at <= new for at, new in pace.replans)
 
 
+def grow(pace: Pace, total: int, most: int, seconds: float) -> int:
+    """Steps that a run takes that was planned for ``total`` and may go on to ``most``."""
+    pace.start(0)
+    step = 0
+    while step < (total := pace.total(step, total, most)):
+        time.sleep(seconds)
+        step += 1
+    return step
+
+
+def test_a_quick_run_is_lengthened_where_it_may_grow() -> None:
+    pace, began = Pace(1.0, may_grow=True), time.perf_counter()
+    steps = grow(pace, 20, 1000, 0.01)
+    assert 20 < steps <= 100
+    assert time.perf_counter() - began < 1.15
+    assert pace.replans[0][0] == 8
+    assert grow(Pace(0.0, pace.replans, follow=True), 20, 1000, 0.0) == steps
+    assert grow(Pace(1.0), 20, 1000, 0.0) == 20
+    assert grow(Pace(5.0, may_grow=True), 20, 30, 0.0) == 30
+
+
+def test_what_follows_training_keeps_its_share() -> None:
+    pace, began = Pace(0.5, may_grow=True, after=0.3), time.perf_counter()
+    assert grow(pace, 20, 1000, 0.01) <= 21
+    assert time.perf_counter() - began < 0.3
+
+
 def test_what_came_before_training_takes_its_share() -> None:
     pace = Pace(0.3)
     time.sleep(0.2)

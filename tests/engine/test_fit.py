@@ -174,3 +174,26 @@ def test_the_order_is_that_of_the_seed_alone() -> None:
     counts = np.bincount(np.concatenate(one), minlength=100)
     assert counts.min() >= 2
     assert counts.max() == 3
+
+
+@pytest.mark.parametrize("stop", [None, 5, 30])
+def test_a_lengthened_run_is_followed_to_the_same_bits(stop: int | None, tmp_path: Path) -> None:
+    schedule = fit.Schedule(epochs=5, most=10, rows=16, warmup=0.1)
+    stream = fit.order(np.full(64, 5), schedule, (7, 0))
+    assert len(stream) == 40
+
+    def train(task: Task, pace: Pace, checkpoint: Path | None = None) -> int:
+        return fit.train(task.loss_of, task.groups(), stream=stream, schedule=schedule, seed=3, pace=pace, checkpoint=checkpoint).steps
+
+    free, pace, path = Task(), Pace(60.0, may_grow=True), tmp_path / "c.safetensors"
+    if stop is not None:
+        with pytest.raises(Interrupted):
+            train(Task(stop), pace, path)
+        pace = Pace(60.0, may_grow=True)
+    assert train(free, pace, path) == 40
+    assert pace.replans
+    assert pace.replans[0][1] == 40
+    followed = Task()
+    assert train(followed, Pace(0.0, pace.replans, follow=True)) == 40
+    assert followed.bits() == free.bits()
+    assert train(Task(), Pace(60.0)) == 20  # as planned

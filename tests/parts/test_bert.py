@@ -44,6 +44,9 @@ def prepare(setting: Setting, **options: Any) -> Any:
 @pytest.mark.parametrize("options", [{"second": "nsp"}, {"second": "sop", "whole_word": True}, {"second": "none", "mask": 0.4}])
 def test_the_contract(corpus: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     check_objective("bert", Setting(data=corpus, folder=tmp_path), options={**SMALL, **options})
+    learner = prepare(Setting(data=corpus, folder=tmp_path), **options)
+    assert learner.settings["second"] == options["second"]
+    assert ("follows" in learner.batch(0, 0).parts[0]) == (options["second"] != "none")
 
 
 def test_the_loss_is_that_of_transformers_at_the_masked_positions(corpus: Path, tmp_path: Path) -> None:
@@ -172,6 +175,10 @@ def test_the_dial(corpus: Path, tmp_path: Path) -> None:
     short = wanted.prepare(Setting(data=corpus, folder=tmp_path, seconds=20.0))
     assert 5 <= short.plan.steps <= 400 * short.steps_per_epoch
     assert short.plan.seconds <= 20.0
+    hurried = registry.create("objectives", "bert", options={"width": 32, "depth": 1, "context": 32})
+    fast = hurried.prepare(Setting(data=corpus, folder=tmp_path, seconds=10.0)).settings  # smaller steps rather than few
+    assert fast["batch"] in (1024, 2048, 4096)
+    assert fast["batch"] == 1024 or 200 * fast["seconds_per_step"] <= 10.0
     with pytest.raises(BudgetTooSmall, match="enough for 0 steps"):
         wanted.prepare(Setting(data=corpus, folder=tmp_path, seconds=1e-6))
     tiny = registry.create("objectives", "bert", options={"steps": 1}).prepare(Setting(data=corpus, folder=tmp_path, size="tiny"))

@@ -15,7 +15,7 @@ import transformers
 from warmstart import testing
 from warmstart.core import registry
 from warmstart.core.errors import BackboneNotFound, BadOption, BudgetTooSmall, DataError
-from warmstart.engine import generation, loop, store
+from warmstart.engine import causal_plan, dial, generation, loop, store
 from warmstart.engine.learner import Setting
 
 TINY = {"width": 16, "depth": 2, "heads": 2, "context": 8, "batch": 6, "steps": 3, "tokenizer": "characters"}
@@ -124,17 +124,23 @@ def test_only_a_causal_body_is_gone_on_from(tmp_path: Path, backbone: Path) -> N
         part.prepare(Setting(data=[_text()], folder=tmp_path, start=backbone))
 
 
-def test_the_dial(tmp_path: Path) -> None:
-    part = registry.create("objectives", "gpt", options={"batch": 4, "context": 16, "tokenizer": "characters"})
-    sized = part.prepare(Setting(data=[_text()], folder=tmp_path, size="tiny"))
-    assert sized.module.model.config.hidden_size == 128
+def test_the_dial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"depth": 1, "context": 16, "tokens": 64}
+    shapes = {name: dataclasses.replace(causal_plan.SIZES[name], width=width, **small) for name, width in (("tiny", 16), ("small", 32))}
+    monkeypatch.setattr(causal_plan, "SIZES", shapes)
+    part = registry.create("objectives", "gpt", options={"tokenizer": "characters"})
+
+    def planned(**dial: Any) -> Any:
+        return part.prepare(Setting(data=[_text()], folder=tmp_path, **dial))
+
+    sized, timed = planned(size="tiny"), planned(seconds=3600.0)
+    assert sized.module.model.config.hidden_size == 16
     assert sized.plan.steps == pytest.approx(4 * sized.train.length / 64, abs=1)  # four passes
     assert sized.plan.seconds > 0
-    timed = part.prepare(Setting(data=[_text()], folder=tmp_path, seconds=1e9))
-    assert timed.module.model.config.hidden_size > 128
+    assert timed.module.model.config.hidden_size == 32
     assert timed.plan.steps == pytest.approx(16 * timed.train.length / 64, abs=1)
     with pytest.raises(BudgetTooSmall, match="steps"):
-        part.prepare(Setting(data=[_text()], folder=tmp_path, seconds=0.01))
+        planned(seconds=1e-4)
 
 
 def test_bad_input(tmp_path: Path) -> None:
@@ -156,8 +162,6 @@ def test_characters_that_validation_data_have_alone_are_counted(tmp_path: Path) 
 
 def test_replacing_settings_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = _learner(tmp_path)
-    from warmstart.engine import dial
-
     monkeypatch.setattr(dial, "seconds_per_step", lambda *_, **__: pytest.fail("measured"))
     again = registry.create("objectives", "gpt", options=TINY).prepare(dataclasses.replace(learner.setting, settings=learner.settings))
     assert again.plan == learner.plan

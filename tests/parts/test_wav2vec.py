@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -12,10 +11,11 @@ import torch
 import tiny_sound
 from warmstart.core import registry
 from warmstart.core.errors import BackboneNotFound, BadOption, BudgetTooSmall, ColumnNotFound, DataError
-from warmstart.engine import loop, store, wav2vec
+from warmstart.engine import cut, loop, network, statistics, store, wav2vec
 from warmstart.engine.learner import Setting
 from warmstart.engine.wav2vec import CodeHead, Contrast, Masked
 from warmstart.engine.wav2vec_learner import cut_evenly, fresh_body
+from warmstart.testing import check_objective, tiny_backbone
 
 TARGETS = ("clusters", "random_projection", "quantizer")
 SMALL = {"width": "16", "depth": "2", "steps": "6", "codes": "8", "batch": "3", "negatives": "5"}
@@ -163,33 +163,21 @@ def test_batches_of_an_epoch_hold_every_window_once_and_little_padding():
 
 
 @pytest.mark.parametrize("targets", TARGETS)
-def test_shares_add_up_settings_rebuild_it_and_it_is_saved(sounds, tmp_path, targets):
-    one = _learner(sounds, tmp_path / "a", targets)
-    assert json.loads(json.dumps(one.settings)) == one.settings
-    assert one.plan.steps == 6
-    again = _learner(sounds, tmp_path / "b", targets, settings=one.settings, options={"width": "8"})
-    assert all(torch.equal(a, b) for a, b in zip(one.module.parameters(), again.module.parameters(), strict=True))
-    whole = _gradient(one, step=7)
-    assert torch.equal(whole, _gradient(again, step=7))
-    halves = [_learner(sounds, tmp_path / "a", targets, settings=one.settings, rank=rank, world=2) for rank in (0, 1)]
-    assert sum(h.count(h.batch(0, 7)) for h in halves) == one.count(one.batch(0, 7))
-    mean = torch.stack([_gradient(half, step=7) for half in halves]).mean(0)
-    assert (mean - whole).abs().max() <= 1e-5 * whole.abs().max()
-    one.module.eval()
-    one.save(tmp_path / "body")
-    body = store.load_body(tmp_path / "body")
-    batch = one.batch(0, 0)
+def test_the_contract(sounds, tmp_path, targets):
+    check_objective("wav2vec", Setting(data=sounds, folder=tmp_path), options=SMALL | {"targets": targets})
+
+
+def test_what_is_saved_hears_the_same(sounds, tmp_path):
+    learner = _learner(sounds, tmp_path)
+    learner.module.eval()
+    learner.save(tmp_path / "body")
+    body, batch = store.load_body(tmp_path / "body"), learner.batch(0, 0)
+    encoder = registry.create("modalities", "audio").encoder(tmp_path / "body", 256)
+    assert store.read_object(tmp_path / "body" / "preprocessor_config.json")["sampling_rate"] == 8_000
     with torch.no_grad():
-        expected = one.module.body(batch.wave, attention_mask=batch.attention_mask).last_hidden_state
+        expected = learner.module.body(batch.wave, attention_mask=batch.attention_mask).last_hidden_state
         assert torch.equal(body(batch.wave, attention_mask=batch.attention_mask).last_hidden_state, expected)
-
-
-def _gradient(learner, *, step):
-    learner.module.train()
-    learner.module.zero_grad()
-    found = learner.learn(learner.module, 0, learner.batch(0, step))
-    assert torch.isfinite(found["loss"])
-    return torch.cat([p.grad.flatten() for p in learner.module.parameters() if p.grad is not None])
+    assert encoder.fingerprint
 
 
 @pytest.mark.parametrize("targets", ["clusters", "quantizer"])
@@ -244,6 +232,36 @@ def test_it_learns(sounds, tmp_path):
     assert learner.finish(learner.module)["validation_loss"].value < before - 0.2
 
 
+def test_a_pretrained_body_is_worth_more_than_the_same_at_random(tmp_path):
+    """Four labels a class, ten draws, a linear classifier on the mean of the states: are the vowels told apart?"""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    part, found = registry.create("modalities", "audio"), []
+    unlabelled, (given, labels) = tiny_sound.vowels(150)[0], tiny_sound.vowels(300, seed=1)
+    for steps in (60, 0):
+        options = {"width": "32", "steps": str(steps), "codes": "24", "batch": "6", "lr": "0.003"}
+        learner = _learner(unlabelled, tmp_path, options=options)
+        loop.run(learner, loop.How(folder=tmp_path / f"run{steps}", seed=0, device=torch.device("cpu"), precision=torch.float32))
+        body = learner.module.body.eval()
+        learner.save(tmp_path / "body")
+        encoder = part.encoder(tmp_path / "body", 256)
+        encoded = encoder.encode(part.load([(one,) for one in given], folder=tmp_path, body=tmp_path / "body"))
+        with torch.no_grad():
+            found.append(network.pooled_states(body, cut.find_trunk(body), encoder.collate(encoded)).flatten(1).numpy())
+    gains = []
+    for draw in range(10):
+        order = np.random.default_rng(draw).permutation(len(labels))
+        train = np.concatenate([order[labels[order] == label][:4] for label in tiny_sound.FORMANTS])
+        test = np.setdiff1d(order, train)
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
+        right = [model.fit(x[train], labels[train]).score(x[test], labels[test]) for x in found]
+        gains.append(right[0] - right[1])
+    low, _ = statistics.mean_interval(gains, bounds=(-1.0, 1.0))
+    assert low > 0.05
+
+
 def test_the_dial(sounds, tmp_path):
     options = {"width": None, "depth": None, "steps": None, "batch": None}
     part = registry.create("objectives", "wav2vec", options={k: v for k, v in (SMALL | options).items() if v is not None})
@@ -260,13 +278,14 @@ def test_the_dial(sounds, tmp_path):
 def test_going_on_from_a_body(sounds, tmp_path):
     first = _learner(sounds, tmp_path / "a", options={"width": "24"})
     first.save(tmp_path / "body")
-    second = _learner(sounds, tmp_path / "b", start=tmp_path / "body")
+    own = {"width": "None", "depth": "None"}
+    second = _learner(sounds, tmp_path / "b", start=tmp_path / "body", options=own)
     assert second.settings["width"] == 24
     assert torch.equal(second.module.body.masked_spec_embed, first.module.body.masked_spec_embed)
-    from warmstart.testing import tiny_backbone
-
     with pytest.raises(BackboneNotFound, match=r"BertModel .* cannot be gone on with"):
-        _learner(sounds, tmp_path / "c", start=tiny_backbone(tmp_path / "bert"))
+        _learner(sounds, tmp_path / "c", start=tiny_backbone(tmp_path / "bert"), options=own)
+    with pytest.raises(BadOption, match="width was given together with --from"):
+        _learner(sounds, tmp_path / "d", start=tmp_path / "body")
 
 
 def test_what_cannot_be_learned_from_is_said(tmp_path):

@@ -205,9 +205,21 @@ def test_eight_examples_a_class(tmp_path: Path, backbone: Path, test_csv: Path) 
     options = {"strategy": {"epochs": 1, "contrastive": 2}}
     model, report = quick(rows(24), tmp_path, backbone, strategy="auto", test=str(test_csv), options=options)
     assert report["metrics"]["accuracy"]["value"] > 0.5
-    probe = next(rung for rung in report["ladder"] if rung["strategy"] == "linear_probe")
-    assert probe["examples"] == 4 * 24  # four times five-fold cross-validation
+    rungs = {rung["strategy"]: rung for rung in report["ladder"]}
+    assert rungs["majority"]["examples"] == 4 * 24  # repeats that cost nothing
+    assert rungs["linear_probe"]["examples"] == 24
+    climbed = [name for name, rung in rungs.items() if rung["score"] is not None and name not in ("majority", "classic", "linear_probe")]
+    assert len(climbed) == 1  # the favourite alone
+    assert 0 < rungs[climbed[0]]["examples"] <= 24
+    passed = [rung for name, rung in rungs.items() if name not in climbed and rung["score"] is None]
+    assert passed
+    assert all(climbed[0] in rung["note"] for rung in passed)
     assert model.card.data.rows == 24
+    again = tmp_path / "again"
+    package.adapt(rows(24), recipe=tmp_path / "model" / "recipe.json", test=str(test_csv), out=again)
+    weights = {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.safetensors")}
+    assert weights
+    assert weights == {path.name: path.read_bytes() for path in again.glob("*.safetensors")}
 
 
 @pytest.mark.parametrize("form", ["list", "bar"])

@@ -66,7 +66,11 @@ def test_a_prompt_longer_than_the_context_is_noted_and_unknown_characters_refuse
     assert warmstart("predict", writer, "the", "--top-p", "2")[1]["error"]["kind"] == "BadOption"
 
 
-def test_sampling_is_refused_for_a_folder_that_labels(adapted: Callable[..., Path], warmstart: Run) -> None:
-    code, printed, _ = warmstart("predict", adapted("--strategy", "majority"), "a text", "--top-k", "3")
+def test_sampling_is_refused_for_a_folder_that_labels(
+    adapted: Callable[..., Path], warmstart: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = adapted("--strategy", "majority")
+    capsys.readouterr()
+    code, printed, _ = warmstart("predict", folder, "a text", "--top-k", "3")
     assert (code, printed["error"]["kind"]) == (2, "BadOption")
     assert "--top-k" in printed["error"]["given"]

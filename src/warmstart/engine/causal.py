@@ -102,7 +102,7 @@ def _norm(norm: Any, x: Tensor) -> Tensor:
 def _joined(x: Tensor, *layers: nn.Linear) -> Tensor:
     """The outputs of several linear layers on the same input, in one product."""
     biases = [layer.bias for layer in layers if layer.bias is not None]
-    return F.linear(x, torch.cat([layer.weight for layer in layers]), torch.cat(biases) if biases else None)
+    return F.linear(x, torch.cat([*(layer.weight for layer in layers)]), torch.cat([*biases]) if biases else None)
 
 
 def _rotary_attention(attention: Any, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
@@ -110,11 +110,11 @@ def _rotary_attention(attention: Any, x: Tensor, tables: tuple[Tensor, Tensor]) 
     width = attention.head_dim
     mixed = _joined(x, attention.q_proj, attention.k_proj, attention.v_proj).view(b, t, -1, width)
     heads = mixed.shape[2] // 3
-    both, value = mixed.split([2 * heads, heads], 2)
+    both, value = mixed.split([2 * heads, heads], 2)  # type: ignore[no-untyped-call]
     if hasattr(attention, "q_norm"):
         weight = torch.stack([attention.q_norm.weight, attention.k_norm.weight]).repeat_interleave(heads, 0)  # (2 H, D / H)
         both = fused.rms_norm(both, weight, eps=attention.q_norm.variance_epsilon)
-    query, key = fused.rotate(both, *tables).transpose(1, 2).split(heads, 1)
+    query, key = fused.rotate(both, *tables).transpose(1, 2).chunk(2, 1)
     attended = fused.attend(query, key, value.transpose(1, 2))  # (B, H, T, D / H)
     result: Tensor = attention.o_proj(attended.transpose(1, 2).reshape(b, t, -1))
     return result
@@ -210,15 +210,15 @@ def matrices(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], 
     """The parameters as hidden matrices, embeddings (of tokens, positions, and the output), and the rest (norms, biases)."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     tables.add(id(model.get_output_embeddings().weight))  # type: ignore[operator]
-    hidden, embedded, rest = [], [], []
+    sorts: tuple[list[nn.Parameter], ...] = ([], [], [])
     for parameter in model.parameters():
-        (embedded if id(parameter) in tables else hidden if parameter.ndim == 2 else rest).append(parameter)
-    return hidden, embedded, rest
+        sorts[1 if id(parameter) in tables else 0 if parameter.ndim == 2 else 2].append(parameter)
+    return sorts[0], sorts[1], sorts[2]
 
 
 def flops_per_token(model: nn.Module, context: int) -> float:
     """Floating-point operations of a training step by token: 6 a weight of a product, and attention over half of ``context`` on average."""
     config: Any = model.config
     hidden, _, _ = matrices(model)
-    weights = sum(p.numel() for p in hidden) + model.get_output_embeddings().weight.numel()  # type: ignore[operator]
-    return 6.0 * weights + 6.0 * config.num_hidden_layers * config.hidden_size * context
+    weights: int = sum(p.numel() for p in hidden) + model.get_output_embeddings().weight.numel()  # type: ignore[operator]
+    return 6.0 * weights + 6.0 * int(config.num_hidden_layers) * int(config.hidden_size) * context

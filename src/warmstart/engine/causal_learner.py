@@ -101,8 +101,9 @@ class CausalLearner:
     def _losses(self, module: nn.Module, rows: Tensor) -> Any:
         """(B,) mean loss of each window."""
         context = self.settings["context"]
-        parts = rows.split(max(1, VALIDATION_TOKENS // context))
-        return torch.cat([module(part.to(self.setting.device))["rows"] / context for part in parts]).double().cpu().numpy()
+        at_once = max(1, VALIDATION_TOKENS // context)
+        parts = [rows[start : start + at_once].to(self.setting.device) for start in range(0, len(rows), at_once)]
+        return torch.cat([module(part)["rows"] / context for part in parts]).double().cpu().numpy()
 
     def pictures(self, module: nn.Module) -> Sequence[Picture]:
         return []

@@ -36,7 +36,7 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(4, 128, 128, 1024, 0.02, 1.2e-2),
+    "tiny": Size(4, 128, 128, 1024, 0.02, 0.02),
     "small": Size(6, 384, 256, 4096, 0.02, 3e-3),
     "base": Size(12, 768, 512, 16384, 0.02, 1.5e-3),
 }
@@ -105,7 +105,8 @@ def _tokenizer(texts: Texts, settings: dict[str, Any], setting: Setting) -> tupl
 
 def _files(texts: Texts, tokenizer: Any, settings: dict[str, Any], setting: Setting) -> dict[str, tokens.TokenFile]:
     if setting.validation is None:
-        return dict(tokens.build(texts, tokenizer, folder=setting.folder, held=settings["held"], seed=setting.seed))
+        built = tokens.build(texts, tokenizer, folder=setting.folder, held=settings["held"], seed=setting.seed)
+        return {"train": built["train"], "held": built["held"]}
     held = Texts(setting.validation, column=setting.column, skip_bad=setting.skip_bad, whole=texts.whole)
     parts = {"train": texts, "held": held}
     return {name: tokens.build(found, tokenizer, folder=setting.folder)["train"] for name, found in parts.items()}
@@ -154,7 +155,7 @@ def _affordable(setting: Setting, tokenizer: Any) -> str:
 def _steps(learner: CausalLearner) -> int:
     """By the rule at the top of this file."""
     setting, settings = learner.setting, learner.settings
-    per_step = settings["batch"] * settings["context"]
+    per_step = int(settings["batch"] * settings["context"])
     passes = learner.train.length / per_step
     wanted = TOKENS_PER_PARAMETER * learner.plan.parameters / per_step
     if setting.seconds is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core import registry
+from warmstart.core.errors import BudgetTooSmall
 from warmstart.core.protocols import Objective
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import Comparison
@@ -31,14 +32,14 @@ class Verdict:
     """The probe as the body came (``before``) and after going on (``after``), whether it is kept, and why in one sentence."""
 
     before: Step
-    after: Step
+    after: Step | None
     kept: bool
     comparison: Comparison | None
     sentence: str
 
     @property
-    def loser(self) -> Step:
-        """The probe of the body that is not used any more."""
+    def loser(self) -> Step | None:
+        """The probe of the body that is not used any more, where there was one."""
         return self.before if self.kept else self.after
 
 
@@ -54,7 +55,10 @@ def climb(recipe: Recipe, ladder: Ladder, probe: Candidate) -> tuple[Verdict, di
     recorded = (recipe.plan or {}).get("unlabelled", {})
     original = ladder.bench
     before = ladder.climb(probe.label, probe.strategy, seconds=ladder.left() * (1 - SHARE) / 2)
-    bench, plan = _go_on(recipe, ladder, recorded)
+    try:
+        bench, plan = _go_on(recipe, ladder, recorded)
+    except BudgetTooSmall as error:
+        return Verdict(before, None, False, None, f"The body did not go on with pre-training: {error.given}."), {"kept": False}
     ladder.bench = bench
     after = ladder.climb(probe.label + SUFFIX, probe.strategy, seconds=ladder.left())
     comparison = _compare(ladder, before, after)

@@ -1,4 +1,4 @@
-"""What a body for sound takes: a waveform, or a spectrogram that its feature extractor makes; padded, with a mask where the body knows one.
+"""What a body for sound takes: a waveform, or a spectrogram that its feature extractor makes; padded, with a mask.
 
 The feature extractor of transformers is loaded from the body's folder and called for one recording at a time, so that an example does not
 depend on its company. Waveforms (Wav2Vec2, HuBERT, WavLM) are scaled here as it says, which is the same and spares it.
@@ -22,7 +22,7 @@ from warmstart.engine.sound import Sound
 if TYPE_CHECKING:
     from torch import Tensor
 
-FILE = "preprocessor_config.json"
+FILE, MASK = "preprocessor_config.json", "attention_mask"
 SAMPLES_PER_TOKEN = 320
 """A token is so many samples where the body does not say how it shortens time (20 ms at 16 kHz, as in Wav2Vec2)."""
 VARIANCE_FLOOR = 1e-7
@@ -52,7 +52,8 @@ class Extraction:
         self.name = str(self._extractor.model_input_names[0])
         self._wave = self.name == "input_values" and int(settings.get("feature_size", 1)) == 1 and "num_mel_bins" not in settings
         self._normal = bool(settings.get("do_normalize", False))
-        self._masked = bool(settings.get("return_attention_mask", False)) or config.get("feat_extract_norm") == "layer"
+        # Whisper pads every recording to 30 s: its mask says which frames are real, for the mean over them.
+        self._asked = {"return_attention_mask": True} if config.get("model_type") == "whisper" else {}
         kernels, strides = (config.get(key) or [] for key in ("conv_kernel", "conv_stride"))
         self._stride = int(np.prod(strides)) if strides else SAMPLES_PER_TOKEN
         # Fewer samples than two frames need are padded with silence, or the convolutions would have nothing to give.
@@ -69,8 +70,8 @@ class Extraction:
         """``input_values (S,)`` of a body that takes waveforms; else the extractor's array, such as ``input_features (M, N)``."""
         samples = sound.resampled(one.samples, one.rate, self.rate)
         if not self._wave:
-            found = self._extractor(samples, sampling_rate=self.rate, return_tensors="np")
-            return {self.name: np.asarray(found[self.name][0], np.float32)}
+            found = self._extractor(samples, sampling_rate=self.rate, return_tensors="np", **self._asked)
+            return {key: np.asarray(found[key][0]) for key in (self.name, MASK) if key in found}
         if self._normal:
             samples = (samples - samples.mean()) / np.sqrt(samples.var() + VARIANCE_FLOOR)
         return {self.name: np.pad(samples, (0, max(0, self._fewest - len(samples)))).astype(np.float32, copy=False)}
@@ -81,20 +82,20 @@ class Extraction:
         return max(1, -(-len(array) // self._stride) if self._wave else max(array.shape) // 2)
 
     def collate(self, examples: Sequence[Encoded], length: int) -> dict[str, Tensor]:
-        """``input_values (B, S)`` with ``attention_mask (B, S)`` where the body knows one; spectrograms (B, ...) of the extractor."""
+        """``input_values (B, S)`` with ``attention_mask (B, S)``; spectrograms (B, ...) of the extractor."""
         import torch
 
         arrays = [example[self.name] for example in examples]
         if not self._wave and len({array.shape for array in arrays}) == 1:
-            return {self.name: torch.from_numpy(np.stack(arrays))}
+            return {key: torch.from_numpy(np.stack([example[key] for example in examples])) for key in examples[0]}
         lengths = np.array([len(array) for array in arrays])
         longest = max(int(lengths.max()), length * self._stride if self._wave else 0)
         out = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), np.float32)
         for i, array in enumerate(arrays):
             out[i, : len(array)] = array
         batch = {self.name: torch.from_numpy(out)}
-        if self._masked or not self._wave:
-            batch["attention_mask"] = torch.from_numpy((np.arange(longest) < lengths[:, None]).astype(np.int64))
+        # Also for bodies that were trained without a mask: a recording alone, which needs none, gives the same with it.
+        batch[MASK] = torch.from_numpy((np.arange(longest) < lengths[:, None]).astype(np.int64))
         return batch
 
     def save(self, folder: Path) -> None:

@@ -59,8 +59,8 @@ def cross_entropy(states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 def token_losses(states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """``-log softmax(states weight^T)[target]`` of each row: (N,), float32, without gradients."""
     rows = max(1, LOGITS // weight.shape[0])
-    parts = zip(states.split(rows), targets.split(rows), strict=True)
-    return torch.cat([F.cross_entropy((part @ weight.T).float(), target, reduction="none") for part, target in parts])
+    parts = [slice(start, start + rows) for start in range(0, len(states), rows)]
+    return torch.cat([F.cross_entropy((states[part] @ weight.T).float(), targets[part], reduction="none") for part in parts])
 
 
 def _applied(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
@@ -76,7 +76,8 @@ class _RmsNorm(torch.autograd.Function):
         inverse = length.square_().div_(width).add_(eps).rsqrt_().to(x.dtype)
         unit = x * inverse
         ctx.save_for_backward(unit, weight, inverse)
-        return unit * weight
+        result: Tensor = unit * weight
+        return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:

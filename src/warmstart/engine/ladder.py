@@ -292,7 +292,7 @@ class Ladder:
                 self._folder(step) / "fitted",
                 modality=self.bench.modality,
                 device=self.bench.device,
-                precision=self.bench.precision,
+                precision=self.bench.serving_precision(step.strategy),
                 max_length=self.bench.max_length,
             )
 

@@ -16,7 +16,6 @@ from warmstart.engine.masking import Vocabulary
 from warmstart.engine.sentence_pairs import NO_PAIR, Rows
 from warmstart.engine.tokens import Ints, TokenFile
 
-
 SHORTER = 0.85
 
 

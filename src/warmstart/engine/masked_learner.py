@@ -78,6 +78,7 @@ class MaskedLearner:
         twin = copy.copy(self)
         twin.settings = {**self.settings, "batch": tokens}
         twin._stream = Stream(self._train, context=self.settings["context"], second=self.settings["second"], tokens=tokens, seed=self._seed)
+        twin.steps_per_epoch = twin._stream.steps_per_epoch
         return twin
 
     def phases(self) -> Sequence[Phase]:

@@ -55,7 +55,7 @@ OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 FEW_PAIRS = 0.9
 """With a larger share of documents that are a single sentence there is no second task by default."""
 
-FEWEST_STEPS = 5
+FEWEST_STEPS, ENOUGH_STEPS, SMALLEST_BATCH = 5, 200, 1_024
 TYPICAL_UTILISATION = 0.4
 COUNTED = 1 << 22
 
@@ -80,7 +80,7 @@ def prepare(options: Any, setting: Setting) -> MaskedLearner:
         model, notes = _model(settings, setting, read)
     learner = _learner(model, settings, read, setting)
     if not setting.settings:
-        _schedule(options, setting, learner, clock)
+        learner = _schedule(options, setting, learner, clock)
     return _planned(learner, setting, notes)
 
 
@@ -111,7 +111,7 @@ def _shape(options: Any, setting: Setting, read: Read, clock: Clock) -> dict[str
     device = setting.device.type
     chosen: dict[str, Any] = {
         "context": options.context or size.context,
-        "second": options.second or ("none" if sentence_pairs.single_share(read.train) > FEW_PAIRS else "nsp"),
+        "second": _second(options.second, read),
         "mask": options.mask,
         "whole_word": options.whole_word,
         "batch": options.batch or size.batch,
@@ -137,6 +137,12 @@ def _shape(options: Any, setting: Setting, read: Read, clock: Clock) -> dict[str
     if width % heads:
         raise BadOption(f"width = {width} and heads = {heads}", "a width that is a multiple of the heads", "correct one of them")
     return {**chosen, "width": width, "depth": options.depth or size.depth, "heads": heads}
+
+
+def _second(asked: str, read: Read) -> str:
+    if asked != "auto":
+        return asked
+    return "none" if sentence_pairs.single_share(read.train) > FEW_PAIRS else "nsp"
 
 
 def _affordable(setting: Setting, read: Read, clock: Clock) -> str:
@@ -198,16 +204,20 @@ def _learner(model: MaskedModel, settings: dict[str, Any], read: Read, setting: 
     )
 
 
-def _schedule(options: Any, setting: Setting, learner: MaskedLearner, clock: Clock) -> None:
-    """Decide the number of steps, and dropout by it.
+def _schedule(options: Any, setting: Setting, learner: MaskedLearner, clock: Clock) -> MaskedLearner:
+    """Decide the number of steps, and dropout by it. Where a budget is short the batch shrinks: enough steps matter more than large ones.
 
     Raises:
         BudgetTooSmall: The time is not enough for a few steps.
     """
-    settings = learner.settings
-    if options.steps != 0:
-        settings["seconds_per_step"] = _measured(learner, setting)
-    epoch = learner.steps_per_epoch
+    a_token = 0.0 if options.steps == 0 else _measured(learner, setting)
+    if setting.seconds is not None and options.steps is None and options.batch is None:
+        batch = learner.settings["batch"]
+        while clock.remaining() < ENOUGH_STEPS * batch * a_token and batch > SMALLEST_BATCH:
+            batch //= 2
+        learner = learner.with_batch(batch)
+    settings, epoch = learner.settings, learner.steps_per_epoch
+    settings["seconds_per_step"] = a_token * settings["batch"]
     if options.steps is not None:
         steps = options.steps
     elif setting.seconds is None:
@@ -223,14 +233,15 @@ def _schedule(options: Any, setting: Setting, learner: MaskedLearner, clock: Clo
     settings["steps"] = steps
     if options.dropout is None:
         settings["dropout"] = DROPOUT if steps > DROPOUT_FROM * epoch else 0.0
+    return learner
 
 
 def _measured(learner: MaskedLearner, setting: Setting) -> float:
-    """Seconds of a step: of one with as many tokens as are computed at a time, times as many as there are in a step."""
+    """Seconds a token takes in a step of as many tokens as are computed at a time."""
     settings = learner.settings
     part = min(settings["batch"], settings["at_once"])
     small = learner.with_batch(part)
-    return float(dial.seconds_per_step(small, setting, steps=2) * settings["batch"] / part)
+    return float(dial.seconds_per_step(small, setting, steps=2) / part)
 
 
 def _planned(learner: MaskedLearner, setting: Setting, notes: list[str]) -> MaskedLearner:

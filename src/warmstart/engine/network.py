@@ -31,14 +31,17 @@ def masked_mean(state: Tensor, mask: Tensor | None) -> Tensor:
 def state_mask(body: nn.Module, state: Tensor, batch: cut.Batch) -> Tensor | None:
     """Which positions of a state (B, T, D) are real, as (B, T); None where all are, or where nobody can tell.
 
-    A body that shortens time on its way (Wav2Vec2) says itself what becomes of the mask.
+    A body that shortens time on its way (Wav2Vec2, Whisper) says itself what becomes of the mask.
     """
     mask = batch.get("attention_mask")
     if mask is None or state.ndim != 3 or mask.shape == state.shape[:2]:
         return mask if state.ndim == 3 else None
-    shorten = getattr(getattr(body, "base_model", body), "_get_feature_vector_attention_mask", None)
-    found: Tensor | None = None if shorten is None else shorten(state.shape[1], mask)
-    return found
+    own = getattr(body, "base_model", body)
+    shorten, count = (getattr(own, name, None) for name in ("_get_feature_vector_attention_mask", "_get_feat_extract_output_lengths"))
+    if shorten is not None:
+        found: Tensor = shorten(state.shape[1], mask)
+        return found
+    return None if count is None else torch.arange(state.shape[1], device=mask.device) < count(mask.sum(1, keepdim=True))
 
 
 def as_rows(state: Tensor, mask: Tensor | None) -> list[Tensor]:
@@ -95,7 +98,8 @@ class PooledHead(nn.Module):
         self.register_buffer("scale", scale.clone().float())
 
     def forward(self, pooled: Tensor) -> Tensor:
-        x = pooled[:, list(self.points)].flatten(1)  # (B, points * D)
+        width = len(self.shift) // len(self.points)  # of the widest point, which may not be among those that were pooled
+        x = widened(pooled[:, list(self.points)], width).flatten(1)  # (B, points * D)
         return nn.functional.linear((x - self.shift) * self.scale, self.weight, self.bias)  # (B, C)
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from warmstart.core.protocols import Encoder, Input, Modality
 from warmstart.engine import batches, packed, store
+from warmstart.engine import device as devices
 from warmstart.engine.network import Network, PooledHead
 
 HEAD = "head.safetensors"
@@ -34,7 +35,7 @@ class NetworkPredictor:
         if self._serving is None:
             self._serving = in_precision(self.network, self.precision)
             if self._serving is not self.network:
-                packed.pack(self._serving.body)
+                packed.prepare(self._serving.body, self.precision)
         return self._serving
 
     @torch.inference_mode()
@@ -81,11 +82,11 @@ def load(folder: Path, *, modality: Modality, device: torch.device, precision: t
 
 
 def in_precision(network: Network, precision: torch.dtype) -> Network:
-    """A copy whose body computes in ``precision`` (the network itself for float32)."""
+    """A copy whose body computes in ``precision`` (the network itself for float32), or in what goes with int8."""
     if precision == torch.float32:
         return network
     twin = copy.deepcopy(network)
-    twin.body.to(precision)
+    twin.body.to(devices.computing(precision, next(network.body.parameters()).device))
     return twin.eval()
 
 

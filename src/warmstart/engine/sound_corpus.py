@@ -27,6 +27,7 @@ MOST = Limit(seconds=3600.0, window=60.0)
 PEEKED = 32
 SAMPLES, INDEX = "sound.raw", "sound.json"
 SHORTEST_SECONDS = 0.1
+SILENCE = "silence"
 EPSILON = 1e-7
 
 Ints = NDArray[np.int64]
@@ -152,17 +153,15 @@ def _decode(
 ) -> dict[str, Any]:
     """Write the samples, each recording at full scale, one after another; then the index, which says that the file is whole."""
     digest, lengths, left_out = hashlib.blake2b(digest_size=16), [], Counter[str]()
-    silent = clipped = cut = 0
+    clipped = cut = 0
     with store.replacing(place / SAMPLES) as temporary, temporary.open("wb") as file:
         for start in range(0, len(values), AT_ONCE):
             chunk = sound.read_all(values[start : start + AT_ONCE], folder=folder, rate=rate, given_rate=given_rate, limit=MOST)
             for offset, one in enumerate(chunk):
-                problem = one.problem or ("silence" if one.silent else "")
-                if problem and not skip_bad and problem != "silence":
-                    row = (rows or range(1, len(values) + 1))[start + offset]
-                    raise _unusable(one, problem, source, row)
-                if problem:
-                    left_out[problem] += 1
+                if one.problem and not skip_bad:
+                    raise _unusable(one, source, (rows or range(1, len(values) + 1))[start + offset])
+                if one.problem or one.silent:
+                    left_out[one.problem or SILENCE] += 1
                     continue
                 pcm = _pcm(one)
                 digest.update(pcm.tobytes())
@@ -170,7 +169,7 @@ def _decode(
                 lengths.append(len(pcm))
                 clipped += one.clipped >= sound.CLIPPED_SHARE
                 cut += one.seconds > MOST.seconds
-    silent = left_out.get("silence", 0)
+    silent = left_out[SILENCE]
     notes = [
         text
         for count, text in (
@@ -185,11 +184,9 @@ def _decode(
     return index
 
 
-def _unusable(one: Sound, problem: str, source: str, row: int) -> DataError:
-    where = f"{one.source}: " if one.source else ""
-    return DataError(
-        f"{source}, row {row}: {where}{problem}", "sound that can be read", "correct it, or leave such rows out with --skip-bad"
-    )
+def _unusable(one: Sound, source: str, row: int) -> DataError:
+    given = f"{source}, row {row}: {one.source and f'{one.source}: '}{one.problem}"
+    return DataError(given, "sound that can be read", "correct it, or leave such rows out with --skip-bad")
 
 
 def _pcm(one: Sound) -> NDArray[np.int16]:

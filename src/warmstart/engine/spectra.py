@@ -31,7 +31,8 @@ def log_mel(samples: Floats, *, rate: int, bands: int, high: float) -> Floats:
     power = np.abs(np.fft.rfft(frames * shape, size)).astype(np.float32) ** 2  # (N, K)
     mel = power @ mel_bank(rate, size, bands, high).T  # (N, M)
     lowest = max(float(mel.max()) * 10 ** (-FLOOR_DB / 10), 1e-10)
-    return np.log(np.maximum(mel, lowest))
+    found: Floats = np.log(np.maximum(mel, lowest))
+    return found
 
 
 def frame_sizes(rate: int) -> tuple[int, int, int]:
@@ -63,9 +64,10 @@ def slopes(frames: NDArray[np.float32], *, reach: int = 2) -> Floats:
     """Regression slope over ``2 * reach + 1`` frames at each frame ("delta" features); ends are repeated: (N, F) to (N, F)."""
     padded = np.pad(frames, ((reach, reach), (0, 0)), mode="edge")
     n = len(frames)
-    total = sum(k * (padded[reach + k : reach + k + n] - padded[reach - k : reach - k + n]) for k in range(1, reach + 1))
-    found: Floats = (total / (2 * sum(k * k for k in range(1, reach + 1)))).astype(np.float32)
-    return found
+    found = np.zeros_like(frames)
+    for k in range(1, reach + 1):
+        found += k * (padded[reach + k : reach + k + n] - padded[reach - k : reach - k + n])
+    return found / np.float32(2 * sum(k * k for k in range(1, reach + 1)))
 
 
 def _mel(hertz: float) -> float:

@@ -43,9 +43,8 @@ class Frames:
         window, hop, _ = spectra.frame_sizes(self.rate)
         middle = np.arange(n) * self.stride + self.field / 2
         nearest = np.clip(np.rint((middle - window / 2) / hop).astype(int), 0, len(found) - 1)
-        if kind == "clusters":
-            return found[nearest]
-        return np.concatenate([found[nearest], found[np.minimum(nearest + 1, len(found) - 1)]], axis=1)
+        both = [nearest] if kind == "clusters" else [nearest, np.minimum(nearest + 1, len(found) - 1)]
+        return np.concatenate([found[each] for each in both], axis=1)
 
 
 @dataclass(frozen=True)

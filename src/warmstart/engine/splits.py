@@ -53,7 +53,7 @@ def folds(targets: NDArray[Any], groups: Any, *, seed: int) -> list[Split]:
     From 2,000 rows with at least five of each class (from 10,000 whatever the classes): one split that holds 15 % of the rows, at least
     300 and at most 1,500. Below: stratified 5-fold cross-validation, four times below 100 rows, twice below 400, else once; fewer folds
     where a class has fewer than five rows. A class with a single row is never held out. Repeats follow one another, so a prefix of the
-    list is useful.
+    list is useful, and a rung may use no more than that.
 
     Raises:
         DataError: Fewer than two rows or groups can be dealt out.

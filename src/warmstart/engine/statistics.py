@@ -81,6 +81,13 @@ def mean_metric(scores: ArrayLike, *, bounds: Interval = (0.0, 1.0)) -> Metric:
     return Metric(float(values.mean()), low, high, len(values))
 
 
+def unbounded_mean(values: ArrayLike) -> Metric:
+    """The mean of losses or errors, with its interval; of one value alone it is from 0 to twice that."""
+    found = np.asarray(values, np.float64)
+    mean = float(found.mean())
+    return mean_metric(found, bounds=(-np.inf, np.inf) if len(found) > 1 else (mean - abs(mean), mean + abs(mean)))
+
+
 def resample(statistic: Callable[[NDArray[np.int64]], Floats], cells: ArrayLike, *, seed: int, resamples: int = 1000) -> Floats:
     """Values of a statistic on samples drawn with replacement (the bootstrap, Efron 1979).
 

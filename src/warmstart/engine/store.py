@@ -136,8 +136,9 @@ def _load_transformers(folder: Path) -> nn.Module:
     quiet_transformers()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        auto = AutoModelForTextEncoding if getattr(config, "is_encoder_decoder", False) else AutoModel
-        body = auto.from_pretrained(
+        both = bool(getattr(config, "is_encoder_decoder", False))
+        alone = both and type(config) in AutoModelForTextEncoding._model_mapping
+        body = (AutoModelForTextEncoding if alone else AutoModel).from_pretrained(
             folder, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
@@ -147,6 +148,10 @@ def _load_transformers(folder: Path) -> nn.Module:
             "a folder in Hugging Face format with config.json and *.safetensors",
             "see: warmstart models",
         ) from None
+    if both and not alone:  # Whisper: transformers has no class of the encoder alone that opens the files of both
+        whole = type(body).__name__
+        body = body.get_encoder()
+        body.saved_as = whole
     assert isinstance(body, nn.Module)  # noqa: S101 - narrows the untyped return value
     return _aligned(body).eval()
 
@@ -274,10 +279,19 @@ def save_transformers(model: nn.Module, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     quiet_transformers()
+    if hasattr(model, "saved_as"):
+        _save_encoder(model, folder)
+        return
     with replacing(folder / "config.json"):  # only for its reading of a full disk
         model.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB")  # type: ignore[operator]
         (folder / f".config.json.{os.getpid()}.tmp").write_bytes((folder / "config.json").read_bytes())
         (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)  # as in write_tensors
+
+
+def _save_encoder(model: Any, folder: Path) -> None:
+    """The encoder of a model that has a decoder too, under the names that it has there: ``AutoModel`` opens it, with a fresh decoder."""
+    write_tensors(folder / "model.safetensors", {f"encoder.{name}": value.cpu() for name, value in model.state_dict().items()})
+    write_json(folder / "config.json", {**model.config.to_dict(), "architectures": [model.saved_as]})
 
 
 def load_native(folder: Path) -> nn.Module:

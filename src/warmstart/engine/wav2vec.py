@@ -179,7 +179,7 @@ class Contrast(nn.Module):
 
     def _diversity(self, probabilities: Tensor, batch: Masked) -> tuple[Tensor, Tensor]:
         """1 - perplexity / (G V) within each block of the batch; this share's part of the mean over all blocks, and mean perplexity."""
-        blocks = [probabilities[batch.block == b].mean(0) for b in batch.block.unique().tolist()]
+        blocks = [probabilities[batch.block == b].mean(0) for b in sorted(set(batch.block.tolist()))]
         found = torch.stack([torch.exp(-(p * (p + 1e-7).log()).sum(-1)).sum() for p in blocks])
         all_codes = self.groups * self.codes
         return (1 - found / all_codes).sum() * batch.world / batch.blocks, (found / self.groups).mean().detach()
@@ -194,7 +194,7 @@ class MaskedBody(nn.Module):
 
     def forward(self, batch: Masked) -> dict[str, Tensor]:
         """The losses of the masked frames of a batch."""
-        precision = self.body.masked_spec_embed.dtype
+        precision = next(self.body.parameters()).dtype
         output = self.body(batch.wave.to(precision), attention_mask=batch.attention_mask, mask_time_indices=batch.mask)
         found: dict[str, Tensor] = self.head(output.last_hidden_state[batch.mask], output.extract_features[batch.mask], batch)
         return found

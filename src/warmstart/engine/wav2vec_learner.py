@@ -89,7 +89,7 @@ class Wav2VecLearner:
     def batch_frames(self) -> float:
         """Frames of a batch, about."""
         _, stride = wav2vec.field_and_stride(self.config)
-        return max(1.0, float(self.settings["batch"]) * self.settings["rate"] / stride)
+        return max(1.0, float(self.settings["batch"]) * float(self.settings["rate"]) / stride)
 
     def phases(self) -> Sequence[Phase]:
         warmup = float(self.settings["warmup"])
@@ -251,7 +251,8 @@ class Wav2VecLearner:
 
     def _measured(self, module: nn.Module, seconds: float) -> tuple[Any, Any, Any, Any]:
         """Of held-out windows, up to so many seconds of them: mean loss and accuracy of each, its codes, and its recording."""
-        rows, total = [], 0.0
+        rows: list[int] = []
+        total = 0.0
         for row in self.held_rows.tolist():
             total += self.held_sounds.lengths[row] / self.held_sounds.rate
             if rows and total > seconds:
@@ -292,8 +293,8 @@ class Wav2VecLearner:
         counts = np.stack([[np.bincount(c[:, g], minlength=per) for g in range(c.shape[1])] for c in flat])  # (N, G, V)
 
         def use(draws: NDArray[np.int64]) -> NDArray[np.float64]:
-            shares = np.tensordot(draws.astype(np.float64), counts, 1)  # (r, G, V)
-            shares /= shares.sum(-1, keepdims=True)
+            seen = np.einsum("rn,ngv->rgv", draws.astype(np.float64), counts.astype(np.float64))
+            shares = seen / seen.sum(-1, keepdims=True)
             entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(-1)
             found: NDArray[np.float64] = np.exp(entropy).mean(-1) / per
             return found
@@ -305,11 +306,11 @@ class Wav2VecLearner:
     def _memory(self) -> int:
         """Parameters with gradients and two moments, and activations of one batch, of which autograd keeps about four of each size."""
         parameters = sum(p.numel() for p in self.module.parameters())
-        samples, kept = self.settings["batch"] * self.settings["rate"], 0.0
+        samples, kept = float(self.settings["batch"]) * float(self.settings["rate"]), 0.0
         for channels, stride in zip(self.config.conv_dim, self.config.conv_stride, strict=True):
             samples /= stride
             kept += 4 * samples * channels
-        kept += 20 * self.batch_frames * self.config.hidden_size * self.config.num_hidden_layers
+        kept += 20 * self.batch_frames * int(self.config.hidden_size) * int(self.config.num_hidden_layers)
         return round(16 * parameters + 4 * kept)
 
     def _drawn(self, row: int, batch: Masked, right: NDArray[Any]) -> Tensor:

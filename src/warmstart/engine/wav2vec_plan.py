@@ -29,6 +29,15 @@ MOST_HELD, BY_RECORDING = 500, 8
 SPLIT = 4
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Data:
+    """Sound to learn from and to measure on, and which windows of each."""
+
+    train: SoundCorpus
+    held: SoundCorpus
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
 def prepare(options: Any, setting: Setting) -> Wav2VecLearner:
     """The learner that options, dial and data come to; with ``setting.settings`` the one that an earlier run decided on.
 
@@ -41,17 +50,14 @@ def prepare(options: Any, setting: Setting) -> Wav2VecLearner:
     given_rate = int(given_rate) if given_rate is not None else None
     settings = dict(setting.settings) or _settings(options, setting, values, folder, given_rate)
     how: dict[str, Any] = {"rate": settings["rate"], "window": settings["window"], "given_rate": given_rate, "skip_bad": setting.skip_bad}
-    sounds = sound_corpus.build(values, place=setting.folder, folder=folder, source=source, rows=rows, **how)
-    held = sounds
+    train = sound_corpus.build(values, place=setting.folder, folder=folder, source=source, rows=rows, **how)
     if setting.validation is not None:
         others, folder, rows, source = _recordings(setting.validation, setting)
         held = sound_corpus.build(others, place=setting.folder / "validation", folder=folder, source=source, rows=rows, **how)
-        parts = (np.arange(len(sounds.lengths)), np.arange(len(held.lengths)))
+        data = _Data(train, held, (np.arange(len(train.lengths)), np.arange(len(held.lengths))))
     else:
-        parts = _parts(sounds, float(settings["held"]), setting.seed, source)
-    if setting.settings:
-        return _learner(setting, settings, sounds, held, parts)
-    return _decided(setting, settings, sounds, held, parts)
+        data = _Data(train, train, _parts(train, float(settings["held"]), setting.seed, source))
+    return _learner(setting, settings, data) if setting.settings else _decided(setting, settings, data)
 
 
 def _settings(options: Any, setting: Setting, values: list[Any], folder: Path, given_rate: int | None) -> dict[str, Any]:
@@ -63,35 +69,37 @@ def _settings(options: Any, setting: Setting, values: list[Any], folder: Path, g
     if settings["codes"] < 2 or settings["span"] < 1 or settings["window"] <= 0:
         raise BadOption("codes, span or window is too small", "codes >= 2, span >= 1, window > 0", "correct it")
     if setting.start is not None:
-        body: Any = store.load_body(setting.start)
+        given = next((name for name in ("width", "depth", "rate") if settings[name] is not None), None)
+        if given is not None:
+            raise BadOption(f"{given} was given together with --from", "the shape and the rate of the body", f"leave out objective.{given}")
+        body: Any = _opened(setting.start)
         settings |= {"width": int(body.config.hidden_size), "depth": int(body.config.num_hidden_layers)}
         settings["rate"] = extraction.rate_of(setting.start)
     settings["rate"] = settings["rate"] or sound_corpus.rate_of(values, folder=folder, given_rate=given_rate)
     return settings
 
 
-def _decided(
-    setting: Setting, settings: dict[str, Any], sounds: SoundCorpus, held: SoundCorpus, parts: tuple[NDArray[np.int64], NDArray[np.int64]]
-) -> Wav2VecLearner:
+def _decided(setting: Setting, settings: dict[str, Any], data: _Data) -> Wav2VecLearner:
     """The learner with everything decided: the largest size that sees the data often enough in the time, and steps by the time."""
     by_time = setting.size is None and setting.seconds is not None and settings["width"] is None and settings["depth"] is None
     candidates = list(SIZES) if by_time else [setting.size or "tiny"]
-    learner, per_step = _measured(setting, _sized(settings, candidates[0], sounds, parts[0]), sounds, held, parts)
+    learner, per_step = _measured(setting, _sized(settings, candidates[0], data), data)
     for name in candidates[1:]:
-        larger, its_step = _measured(setting, _sized(settings, name, sounds, parts[0]), sounds, held, parts)
+        larger, its_step = _measured(setting, _sized(settings, name, data), data)
         if (setting.seconds or 0.0) < ENOUGH_PASSES * larger.per_epoch * its_step:
             break
         learner, per_step = larger, its_step
     resolved = {**learner.settings, "steps": _steps(learner, setting, per_step)}
-    final = _learner(setting, resolved, sounds, held, parts)
+    final = _learner(setting, resolved, data)
     final.plan = dataclasses.replace(final.plan, seconds=resolved["steps"] * per_step)
     return final
 
 
-def _sized(settings: dict[str, Any], name: str, sounds: SoundCorpus, rows: NDArray[np.int64]) -> dict[str, Any]:
+def _sized(settings: dict[str, Any], name: str, data: _Data) -> dict[str, Any]:
+    """The settings with what a size decides."""
     width, depth = SIZES[name]
     width, depth = settings["width"] or width, settings["depth"] or depth
-    seconds = float(sounds.lengths[rows].sum()) / sounds.rate
+    seconds = float(data.train.lengths[data.rows[0]].sum()) / data.train.rate
     defaults = {
         "width": width,
         "depth": depth,
@@ -101,15 +109,9 @@ def _sized(settings: dict[str, Any], name: str, sounds: SoundCorpus, rows: NDArr
     return settings | {key: value for key, value in defaults.items() if settings[key] is None}
 
 
-def _measured(
-    setting: Setting,
-    settings: dict[str, Any],
-    sounds: SoundCorpus,
-    held: SoundCorpus,
-    parts: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> tuple[Wav2VecLearner, float]:
+def _measured(setting: Setting, settings: dict[str, Any], data: _Data) -> tuple[Wav2VecLearner, float]:
     """A learner of these settings, and its seconds a step."""
-    learner = _learner(setting, settings | {"steps": settings["steps"] if settings["steps"] is not None else 1}, sounds, held, parts)
+    learner = _learner(setting, settings | {"steps": settings["steps"] if settings["steps"] is not None else 1}, data)
     per_step = 0.0 if settings["steps"] == 0 else dial.seconds_per_step(learner, setting)
     learner.settings["steps"] = settings["steps"]
     return learner, per_step
@@ -130,11 +132,9 @@ def _steps(learner: Wav2VecLearner, setting: Setting, per_step: float) -> int:
     return min(steps, MOST_PASSES * learner.per_epoch)
 
 
-def _learner(
-    setting: Setting, settings: dict[str, Any], sounds: SoundCorpus, held: SoundCorpus, parts: tuple[NDArray[np.int64], NDArray[np.int64]]
-) -> Wav2VecLearner:
+def _learner(setting: Setting, settings: dict[str, Any], data: _Data) -> Wav2VecLearner:
     body = _opened(setting.start) if setting.start is not None else _made(settings, setting.seed)
-    return Wav2VecLearner(setting, settings, body=body, train=sounds, held=held, rows=parts)
+    return Wav2VecLearner(setting, settings, body=body, train=data.train, held=data.held, rows=data.rows)
 
 
 def _made(settings: dict[str, Any], seed: int) -> nn.Module:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from warmstart.engine.clock import Clock
     from warmstart.engine.continued import Verdict
     from warmstart.engine.dataset import Dataset
+    from warmstart.engine.int8_trial import Trial
     from warmstart.engine.ladder import Ladder, Step
     from warmstart.engine.model import Model
     from warmstart.engine.rungs import Candidate
@@ -77,7 +78,7 @@ def _bench(recipe: Recipe, rows: Dataset, quiet: bool) -> Workbench:
         modality=rows.modality,
         backbone_name=recipe.backbone,
         device=where,
-        precision=device.dtype(recipe.precision, where),
+        precision=device.computing(device.dtype(recipe.precision, where), where),
         max_length=recipe.max_length,
         seed=recipe.seed,
         store=activations.Store(),
@@ -109,18 +110,20 @@ class _Climbed:
     eligible: set[str]
     continued: Verdict | None = None
     continued_plan: dict[str, Any] | None = None
+    int8: Trial | None = None
 
 
 def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool]]) -> _Climbed:
-    from warmstart.engine import rungs
+    from warmstart.engine import int8_trial, rungs
 
     alone = recipe.strategy != "auto"
     candidates = rungs.expand([s for s in strategies if s[0].serve_cost < 1], ladder.bench, alone=alone)
     steps = [ladder.climb(rung.label, rung.strategy, seconds=ladder.left()) for rung in candidates]
     bodies = rungs.expand([s for s in strategies if s[0].serve_cost >= 1], ladder.bench, alone=alone)
+    trial = int8_trial.decide(recipe, ladder) if bodies else None
     verdict, plan, bodies = _go_on(recipe, ladder, bodies)
     above = _climb_bodies(recipe, ladder, bodies, steps)
-    steps += [*([verdict.loser] if verdict is not None else []), *above]
+    steps += [*([verdict.loser] if verdict is not None and verdict.loser is not None else []), *above]
     eligible = {rung.label for rung in [*candidates, *bodies] if rung.eligible}
     if not any(step.folds and step.label in eligible and step.strategy.order > 0 for step in steps) and recipe.strategy != "majority":
         failed = [step.error for step in steps if step.error is not None]
@@ -128,7 +131,7 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
             raise failed[0]
         reasons = "; ".join(f"{step.label}: {step.note}" for step in steps if step.note)
         raise BudgetTooSmall(f"no rung could be climbed ({reasons})", "time for at least one", "give more, for example --budget 5m")
-    return _Climbed(steps, eligible, verdict, plan)
+    return _Climbed(steps, eligible, verdict, plan, trial)
 
 
 def _go_on(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> tuple[Verdict | None, dict[str, Any] | None, list[Candidate]]:
@@ -145,7 +148,7 @@ def _go_on(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> tuple[Ver
     probe = next((rung for rung in bodies if rung.strategy.worth == 0), None)
     known = probe or Candidate("linear_probe", registry.create("strategies", "linear_probe"), False)
     verdict, plan = continued.climb(recipe, ladder, known)
-    if verdict.kept and probe is not None:
+    if verdict.kept and verdict.after is not None and probe is not None:
         bodies = [replace(rung, label=verdict.after.label) if rung is probe else rung for rung in bodies]
     return verdict, plan, bodies
 
@@ -158,10 +161,11 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rival
         return []
     probes = [rung for rung in bodies if rung.strategy.worth == 0]
     movers = [rung for rung in bodies if rung.strategy.worth > 0]
+    few = recipe.strategy == "auto" and len(ladder.bench.inputs) < choice.FEW_ROWS
     starved = False
     kept = movers
     if ladder.follow is None:
-        decided = ladder.decided("bodies", lambda: _afford(ladder, probes, movers))
+        decided = ladder.decided("bodies", lambda: _afford(ladder, probes, _by_worth(movers)[:1] if few else movers))
         kept = [rung for rung in movers if rung.label in decided["kept"]]
         starved, ladder.kept_point = decided["starved"], decided["keep_point"]
     ladder.bench.keep_point = ladder.kept_point
@@ -173,9 +177,12 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rival
             ladder.bench.probe_rows = steps[-1].settings.get("rows")
         else:  # a recorded plan does not try it again, so nothing of it may stay
             ladder.bench.hint, ladder.bench.probes = None, {}
-    if recipe.strategy != "auto" or len(ladder.bench.inputs) >= choice.FEW_ROWS or not movers:
-        return steps + _climb_movers(ladder, movers, kept)
-    return steps + _climb_favourite(ladder, movers, [*rivals, *steps])
+    return steps + (_climb_favourite(ladder, movers, [*rivals, *steps]) if few else _climb_movers(ladder, movers, kept))
+
+
+def _by_worth(movers: list[Candidate]) -> list[Candidate]:
+    """Those that may be chosen first, the worthiest before the others."""
+    return sorted(movers, key=lambda rung: (not rung.eligible, rung.strategy.worth))
 
 
 def _climb_movers(ladder: Ladder, movers: list[Candidate], kept: list[Candidate]) -> list[Step]:
@@ -208,7 +215,7 @@ def _climb_favourite(ladder: Ladder, movers: list[Candidate], rivals: list[Step]
 
     steps: dict[str, Step] = {}
     found = ""
-    for rung in sorted(movers, key=lambda r: (not r.eligible, r.strategy.worth)):
+    for rung in _by_worth(movers):
         if found and ladder.follow is None:
             note = f"passed over: fewer than {choice.FEW_ROWS} rows cannot tell it from {found}"
             steps[rung.label] = Step(rung.label, rung.strategy, note=note)
@@ -245,15 +252,20 @@ def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, climbed: _Climbed, sp
         found = outcome.on_test(saved, rows.test.inputs, rows.test_targets, rows.test.targets or [], rows.test.rows)
     else:
         found = outcome.out_of_fold(chosen.chosen, rows)
-    report = _report(recipe, rows, ladder, chosen, found, saved, command, space.out)
+    notes = [climbed.int8.sentence] if climbed.int8 is not None else []
+    report = _report(recipe, rows, ladder, chosen, found, saved, command, space.out, notes)
     plan: dict[str, Any] = {"rungs": [step.record() for step in climbed.steps], "keep_point": ladder.kept_point}
     if climbed.continued_plan is not None:
         plan["unlabelled"] = climbed.continued_plan
+    if climbed.int8 is not None:
+        plan["int8"] = vars(climbed.int8)
     folders.write_report(folder, card=card, recipe=recipe, plan=plan, report=report)
     return report
 
 
-def _report(recipe: Recipe, rows: Dataset, ladder: Ladder, chosen: Choice, found: Any, saved: Model, command: str, out: Path) -> Report:
+def _report(
+    recipe: Recipe, rows: Dataset, ladder: Ladder, chosen: Choice, found: Any, saved: Model, command: str, out: Path, notes: list[str]
+) -> Report:
     from warmstart.engine import dataset, device, folders, outcome, review
 
     bench = ladder.bench
@@ -280,10 +292,10 @@ def _report(recipe: Recipe, rows: Dataset, ladder: Ladder, chosen: Choice, found
         learning_curve_sentence=advice,
         **outcome.drawings(found, rows.labels),
         errors=outcome.errors(found, saved, bench if with_body else None, names),
-        environment=device.environment(bench.device, bench.precision),
+        environment=device.environment(bench.device, bench.serving_precision(chosen.chosen.step.strategy)),
         command=command,
         seed=recipe.seed,
-        warnings=[*rows.warnings, *folders.notes(bench)],
+        warnings=[*rows.warnings, *notes, *folders.notes(bench)],
         seconds=ladder.clock.elapsed(),
         peak_bytes=device.peak_bytes(),
     )

@@ -169,7 +169,7 @@ class AudioEncoder:
         return [self._how.encode(value[0]) for value in values]
 
     def collate(self, examples: Sequence[Encoded], *, length: int = 0) -> dict[str, Tensor]:
-        """``input_values (B, S)`` with ``attention_mask (B, S)`` where the body takes one, or ``input_features (B, M, N)``."""
+        """``input_values (B, S)`` with ``attention_mask (B, S)``, or ``input_features (B, M, N)``."""
         return self._how.collate(examples, length)
 
     def save(self, folder: Path) -> None:

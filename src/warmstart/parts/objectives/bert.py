@@ -28,8 +28,8 @@ class Options:
     "lower-case the text and strip accents"
     tokenizer: str | None = None
     "folder of a tokenizer to use in place of one that is trained on the corpus"
-    second: Literal["nsp", "sop", "none"] | None = None
-    "second task: nsp: does B follow A; sop: are A and B in order; none; None: nsp where the documents have several sentences"
+    second: Literal["auto", "nsp", "sop", "none"] = "auto"
+    "second task: nsp: does B follow A; sop: are A and B in order; none; auto: nsp where the documents have several sentences"
     mask: float = 0.15
     "share of the tokens that are hidden: 80 % of them by the mask, 10 % by another token, 10 % left as they are"
     whole_word: bool = False
