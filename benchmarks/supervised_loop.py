@@ -4,7 +4,8 @@
 
 The plain loop decodes and changes one image at a time in ``Dataset.__getitem__`` (Pillow, NumPy), collates batches of 128 with a
 ``DataLoader`` (the quicker of 0 and 2 workers), and trains in float32. Both shift by up to an eighth and mirror (colour images), smooth
-labels by 0.1, and follow one cycle of AdamW. One JSON line: seconds per epoch (training alone), loss and accuracy on the same held-out rows.
+labels by 0.1, and follow one cycle of AdamW. One JSON line: seconds per epoch
+(training alone), loss and accuracy on the same held-out rows.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ class Pictures(Dataset[Any]):
         pad = max(1, image.width // 8)
         wide = Image.new(image.mode, (image.width + 2 * pad, image.height + 2 * pad))
         wide.paste(image, (pad, pad))
-        left, top = np.random.randint(0, 2 * pad + 1, 2)
+        left, top = torch.randint(0, 2 * pad + 1, (2,)).tolist()
         image = wide.crop((left, top, left + image.width, top + image.height))
-        if np.random.random() < self.flip:
+        if float(torch.rand(())) < self.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         array = np.asarray(image, np.float32) / 255
         array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

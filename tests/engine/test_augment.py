@@ -26,7 +26,8 @@ def test_nothing_is_nothing() -> None:
     assert torch.allclose(NOTHING(images, _drawn()), images / 255)
     floats = images / 255
     found = NOTHING(floats, _drawn())
-    assert torch.equal(found, floats) and found.data_ptr() != floats.data_ptr()
+    assert torch.equal(found, floats)
+    assert found.data_ptr() != floats.data_ptr()
 
 
 def test_a_padded_crop_is_a_shift_with_black_from_outside() -> None:
@@ -34,7 +35,8 @@ def test_a_padded_crop_is_a_shift_with_black_from_outside() -> None:
     drawn[:, 2], drawn[:, 3] = 0.999, 0.0  # two rows down, two columns to the left
     found = dataclasses.replace(NOTHING, crop="pad")(images, drawn)
     assert torch.allclose(found[:, :, :-2, 2:], images[:, :, 2:, :-2] / 255)
-    assert not found[:, :, -2:].any() and not found[..., :2].any()
+    assert not found[:, :, -2:].any()
+    assert not found[..., :2].any()
 
 
 def test_a_mirror_image_is_one() -> None:
@@ -58,7 +60,9 @@ def test_a_resized_crop_keeps_flat_images_and_covers_the_share_of_the_area() -> 
 def test_colours_change_within_bounds_and_grey_takes_them_away() -> None:
     images = _images()
     changed = dataclasses.replace(NOTHING, jitter=1.0, jitter_chance=1.0)(images, _drawn())
-    assert float(changed.min()) >= 0 and float(changed.max()) <= 1 and not torch.allclose(changed, images / 255, atol=0.05)
+    assert float(changed.min()) >= 0
+    assert float(changed.max()) <= 1
+    assert not torch.allclose(changed, images / 255, atol=0.05)
     assert torch.allclose(dataclasses.replace(NOTHING, jitter=1.0, jitter_chance=0.0)(images, _drawn()), images / 255, atol=1e-5)
     grey = dataclasses.replace(NOTHING, grey=1.0)(images, _drawn())
     luma = (images / 255 * torch.tensor(augment.LUMA).view(3, 1, 1)).sum(1)
@@ -79,7 +83,8 @@ def test_blur_spreads_a_point_and_keeps_its_sum() -> None:
     drawn = torch.full((2, augment.NUMBERS), 0.5)
     drawn[1, 11] = 0.99  # not blurred
     found = dataclasses.replace(NOTHING, blur=0.6)(point, drawn)
-    assert float(found[0].sum()) == pytest.approx(1.0, abs=1e-4) and 0.1 < float(found[0].max()) < 0.9
+    assert float(found[0].sum()) == pytest.approx(1.0, abs=1e-4)
+    assert 0.1 < float(found[0].max()) < 0.9
     assert torch.allclose(found[1], point[1])
 
 
@@ -87,7 +92,8 @@ def test_cutout_lays_a_square() -> None:
     drawn = _drawn()
     drawn[:, 13:15] = 0.5
     found = dataclasses.replace(NOTHING, cutout=0.5)(torch.zeros(6, 1, 16, 16), drawn)
-    assert bool((found[:, :, 4:12, 4:12] == 0.5).all()) and float(found.sum()) == 6 * 64 * 0.5
+    assert bool((found[:, :, 4:12, 4:12] == 0.5).all())
+    assert float(found.sum()) == 6 * 64 * 0.5
 
 
 def test_a_view_depends_on_its_own_row_alone() -> None:
@@ -95,7 +101,8 @@ def test_a_view_depends_on_its_own_row_alone() -> None:
     strong = Augmentation(crop="resized", jitter=0.5, grey=0.2, blur=0.5, cutout=0.3)
     whole = strong(images, drawn)
     assert torch.allclose(whole[1::2], strong(images[1::2], drawn[1::2]), atol=1e-6)
-    assert torch.equal(whole, strong(images, drawn)) and not torch.allclose(whole, strong(images, _drawn(seed=1)), atol=0.05)
+    assert torch.equal(whole, strong(images, drawn))
+    assert not torch.allclose(whole, strong(images, _drawn(seed=1)), atol=0.05)
 
 
 def test_mix_up_mixes_images_and_targets_alike() -> None:
@@ -112,6 +119,7 @@ def test_shares_follow_a_folded_beta_distribution(alpha: float) -> None:
     found = augment.shares(20_000, alpha, generator=torch.Generator().manual_seed(0))
     expected = torch.distributions.Beta(alpha, alpha).sample((20_000,))
     expected = torch.maximum(expected, 1 - expected)
-    assert float(found.min()) >= 0.5 and float(found.max()) <= 1
+    assert float(found.min()) >= 0.5
+    assert float(found.max()) <= 1
     assert float(found.mean()) == pytest.approx(float(expected.mean()), abs=0.01)
     assert float(found.std()) == pytest.approx(float(expected.std()), abs=0.01)

@@ -53,7 +53,8 @@ def test_alignment_and_uniformity_of_known_states() -> None:
     assert float(contrastive.uniformity(axes[:1].expand(3, 4))) == pytest.approx(0.0)
     metric = contrastive.uniformity_metric(_pairs(60)[0], seed=0)
     assert metric.value == pytest.approx(float(contrastive.uniformity(_pairs(60)[0])), abs=1e-4)
-    assert metric.low < metric.value < metric.high and metric.n == 60
+    assert metric.low < metric.value < metric.high
+    assert metric.n == 60
 
 
 TWO = """

@@ -24,21 +24,29 @@ def test_a_family_fits_small_images_and_opens_again(family: str, tmp_path: Path)
     x = torch.randn(2, *shape)
     with torch.no_grad():
         state = body(pixel_values=x)[0]
-        assert state.shape[0] == 2 and (state.ndim == 3 or min(state.shape[2:]) >= convnets.LEAST_MAP)
+        assert state.shape[0] == 2
+        assert state.ndim == 3 or min(state.shape[2:]) >= convnets.LEAST_MAP
         mean, std = [0.5] * channels, [0.25] * channels
         convnets.save(body, tmp_path, mean=mean, std=std, shape=shape)
         assert torch.equal(store.load_body(tmp_path)(pixel_values=x)[0], state)
     how = preprocessing.of(tmp_path)
-    assert how.geometry.resize == (side, side) and how.geometry.channels == channels and list(how.mean) == mean and how.processor is None
+    assert how.geometry.resize == (side, side)
+    assert how.geometry.channels == channels
+    assert list(how.mean) == mean
+    assert how.processor is None
 
 
 def test_width_and_depth_are_those_asked_for() -> None:
     form = convnets.form(Asked("convnet", "tiny", (3, 32, 32), width=8, depth=2))
-    assert form["widths"] == [8, 16, 32] and form["convs"] == 2
+    assert form["widths"] == [8, 16, 32]
+    assert form["convs"] == 2
     half = convnets.form(Asked("convnext", "tiny", (3, 32, 32), width=50, depth=100))
-    assert half["hidden_sizes"] == [48, 96, 192, 384] and half["depths"] == [3, 3, 9, 3] and half["patch_size"] == 2
+    assert half["hidden_sizes"] == [48, 96, 192, 384]
+    assert half["depths"] == [3, 3, 9, 3]
+    assert half["patch_size"] == 2
     given = convnets.form(Asked("resnet", "tiny", (3, 32, 32), values='{"depths": [1, 1], "hidden_sizes": [8, 16]}'))
-    assert given["depths"] == [1, 1] and convnets.build(given)(pixel_values=torch.zeros(1, 3, 32, 32))[0].shape == (1, 16, 4, 4)
+    assert given["depths"] == [1, 1]
+    assert convnets.build(given)(pixel_values=torch.zeros(1, 3, 32, 32))[0].shape == (1, 16, 4, 4)
 
 
 @pytest.mark.parametrize(

@@ -64,14 +64,17 @@ def test_supervised_learns_images_and_a_probe_says_so(tmp_path: Path) -> None:
     learner = _prepared("supervised", setting, **{**IMAGE, "norm": "batch", "steps": 60, "augment": "none"})
     outcome = _run(learner, tmp_path)
     measured = learner.finish(learner.module)
-    assert measured["validation_accuracy"].value > 0.9 and measured["probe_accuracy"].value > 0.9
-    assert outcome.history.curve("validation/probe_accuracy")[1] and outcome.history.curve("loss")[1][-1] < 0.5
+    assert measured["validation_accuracy"].value > 0.9
+    assert measured["probe_accuracy"].value > 0.9
+    assert outcome.history.curve("validation/probe_accuracy")[1]
+    assert outcome.history.curve("loss")[1][-1] < 0.5
     (picture,) = learner.pictures(learner.module)
     assert picture.pixels.shape == (48, 128, 3)
     learner.save(tmp_path / "body")
     again = _prepared("supervised", dataclasses.replace(setting, start=tmp_path / "body"), steps=1, batch=16)
     assert torch.equal(again.module.body.stages[0].layers[0].weight, learner.module.body.stages[0].layers[0].weight)
-    assert again.settings["mean"] == learner.settings["mean"] and again.settings["lr"] < learner.settings["lr"]
+    assert again.settings["mean"] == learner.settings["mean"]
+    assert again.settings["lr"] < learner.settings["lr"]
 
 
 def test_supervised_learns_texts_from_scratch(tmp_path: Path) -> None:
@@ -79,7 +82,8 @@ def test_supervised_learns_texts_from_scratch(tmp_path: Path) -> None:
     _run(learner, tmp_path)
     assert learner.finish(learner.module)["validation_accuracy"].value > 0.7
     learner.save(tmp_path / "body")
-    assert (tmp_path / "body" / "tokenizer.json").is_file() and type(store.load_body(tmp_path / "body")).__name__ == "BertModel"
+    assert (tmp_path / "body" / "tokenizer.json").is_file()
+    assert type(store.load_body(tmp_path / "body")).__name__ == "BertModel"
 
 
 def test_contrastive_images_learn_what_labels_would_say(tmp_path: Path) -> None:
@@ -88,7 +92,8 @@ def test_contrastive_images_learn_what_labels_would_say(tmp_path: Path) -> None:
     outcome = _run(learner, tmp_path)
     losses = outcome.history.curve("loss")[1]
     measured = learner.finish(learner.module)
-    assert losses[-1] < losses[0] and set(measured) == {"validation_loss", "alignment", "uniformity", "probe_accuracy"}
+    assert losses[-1] < losses[0]
+    assert set(measured) == {"validation_loss", "alignment", "uniformity", "probe_accuracy"}
     assert all(m.low <= m.value <= m.high for m in measured.values())
     learner.save(tmp_path / "body")
     x = torch.randn(2, 3, 16, 16)
@@ -121,9 +126,11 @@ def test_simcse_makes_two_views_by_dropout_and_goes_on_from_a_body(tmp_path: Pat
     _run(learner, tmp_path)
     assert any(not torch.equal(a, b) for a, b in zip(before, learner.module.body.encoder.parameters(), strict=True))
     measured = learner.finish(learner.module)
-    assert measured["alignment"].value > 0 and "probe_accuracy" not in measured
+    assert measured["alignment"].value > 0
+    assert "probe_accuracy" not in measured
     learner.save(tmp_path / "body")
-    assert store.read_config(tmp_path / "body")["num_hidden_layers"] == 3 and (tmp_path / "body" / "tokenizer.json").is_file()
+    assert store.read_config(tmp_path / "body")["num_hidden_layers"] == 3
+    assert (tmp_path / "body" / "tokenizer.json").is_file()
 
 
 def test_simcse_from_scratch_probes_where_there_are_labels(tmp_path: Path) -> None:
@@ -135,7 +142,8 @@ def test_simcse_from_scratch_probes_where_there_are_labels(tmp_path: Path) -> No
 
 def test_a_budget_decides_size_and_steps(tmp_path: Path) -> None:
     learner = _prepared("supervised", Setting(data=_images(), folder=tmp_path, seconds=5.0), batch=16, width=4)
-    assert 5 <= learner.settings["steps"] <= 400 and learner.plan.seconds <= 5
+    assert 5 <= learner.settings["steps"] <= 400
+    assert learner.plan.seconds <= 5
     with pytest.raises(BudgetTooSmall):
         _prepared("supervised", Setting(data=_images(), folder=tmp_path, seconds=1e-4), batch=16)
 

@@ -178,4 +178,5 @@ def _turned(angle: Tensor) -> Tensor:
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = c
     turn[:, 1, 2], turn[:, 2, 1] = -s, s
-    return torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    found: Tensor = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    return found

@@ -1,8 +1,9 @@
 """Bodies of our own, for what no architecture of transformers fits: a config.json whose ``model_type`` begins with ``warmstart-``.
 
 To add one, write a module class here (or name its module in ``ELSEWHERE``) under ``@body("warmstart-name")``. It is made as
-``Class(Config(values))``, keeps that as ``self.config``, takes its batch by keyword, and returns a tuple whose first entry is its final state: a map (B, C, H, W),
-a sequence (B, T, D) or a vector (B, D). Its blocks lie in one ``nn.ModuleList``, so that the cut and the probe see every one.
+``Class(Config(values))``, keeps that as ``self.config``, takes its batch by keyword, and returns a tuple whose first entry is its final
+state: a map (B, C, H, W), a sequence (B, T, D) or a vector (B, D). Its blocks lie in one ``nn.ModuleList``, so that the cut and the probe
+see every one.
 What turns raw inputs into its batch stands in the config too, under ``image``: ``{"size": [H, W], "channels": 3, "mean": [...], "std":
 [...]}`` for pixels divided by 255.
 """
@@ -25,7 +26,7 @@ PREFIX = "warmstart-"
 
 Norm: TypeAlias = Literal["batch", "group", "none"]
 
-ELSEWHERE = {"warmstart-resnet": "warmstart.engine.residual", "warmstart-keras": "warmstart.engine.keras_body"}
+ELSEWHERE = {"warmstart-resnet": "warmstart.engine.residual"}
 """Bodies whose classes lie in modules of their own, imported when one is built."""
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}

@@ -13,7 +13,7 @@ from warmstart.engine import statistics
 
 
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
-    """Normalised temperature-scaled cross entropy of ``first (B, D)`` and ``second (B, D)`` (Chen et al. 2020, equation 1): a mean over 2 B.
+    """Normalised temperature-scaled cross entropy of ``first (B, D)`` and ``second (B, D)`` (Chen et al. 2020), a mean over 2 B.
 
     Each view has to be told from the 2 B - 2 views of other rows, as the one that belongs to its partner.
     """
@@ -77,7 +77,8 @@ def uniformity_metric(states: Tensor, *, seed: int) -> Metric:
     def statistic(counts: NDArray[np.int64]) -> NDArray[np.float64]:
         weight = counts.astype(np.float64)
         pairs = weight.sum(1) ** 2 - np.square(weight).sum(1)  # a row that was drawn twice makes no pair with itself
-        return np.log(np.einsum("ri,ij,rj->r", weight, kernel, weight, optimize=True) / pairs)
+        found: NDArray[np.float64] = np.log(np.einsum("ri,ij,rj->r", weight, kernel, weight, optimize=True) / pairs)
+        return found
 
     draws = statistics.resample(statistic, np.ones(len(unit), np.int64), seed=seed, resamples=200)
     low, high = np.quantile(draws, [statistics.TAIL, 1 - statistics.TAIL])

@@ -20,7 +20,6 @@ from warmstart.core.errors import BadOption, nearest
 from warmstart.engine import bodies, network, store
 
 OWN = ("convnet", "small_resnet")
-KERAS = "keras:"
 
 WIDTH = {"convnet": {"tiny": 32, "small": 64, "base": 96}, "small_resnet": {"tiny": 16, "small": 32, "base": 64}}
 DEPTH = {"convnet": {"tiny": 1, "small": 2, "base": 2}, "small_resnet": {"tiny": 1, "small": 2, "base": 3}}
@@ -54,16 +53,13 @@ def form(asked: Asked) -> dict[str, Any]:
         BadOption: No such family, or it cannot be made like this.
     """
     values = _given(asked.values)
-    if asked.family.startswith(KERAS):
-        channels, height, width = asked.shape
-        return {"model_type": "warmstart-keras", "application": asked.family.removeprefix(KERAS), "input": [height, width, channels]}
     if asked.family in OWN:
         return _own(asked) | values
     known = _families()
     if asked.family not in known:
         raise BadOption(
             f"family = {asked.family!r}.{nearest(asked.family, [*OWN, *known])}",
-            f"one of {', '.join((*OWN, 'keras:NAME', *known))}",
+            f"one of {', '.join((*OWN, *known))}",
             "correct the value",
         )
     return {"model_type": asked.family, **_fitted(asked, values)}
@@ -120,7 +116,7 @@ def save(body: nn.Module, folder: Path, *, mean: list[float], std: list[float], 
     channels, height, width = shape
     if bodies.is_own(body):
         image = {"size": [height, width], "channels": channels, "mean": mean, "std": std}
-        body.config = bodies.Config({**body.config.to_dict(), "image": image})  # type: ignore[union-attr, operator]
+        body.config = bodies.Config({**body.config.to_dict(), "image": image})  # type: ignore[union-attr, operator, assignment]
         store.save_transformers(body, folder)
         return
     store.save_transformers(body, folder)

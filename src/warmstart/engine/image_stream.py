@@ -77,9 +77,8 @@ class ImageStream:
         """A row of images as they are, and below them two views of each."""
         rows = self.rows(0)[:SHOWN]
         images = self.images.images[rows]
-        lines = [pixels.unit(images)]
-        for which in (0, 1):
-            lines.append(self.augmentation(images, augment.draw(len(rows), generator=generator(self.setting.seed, 0, which))))
+        drawn = [augment.draw(len(rows), generator=generator(self.setting.seed, 0, which)) for which in (0, 1)]
+        lines = [pixels.unit(images), *(self.augmentation(images, numbers) for numbers in drawn)]
         grid = torch.cat([torch.cat(list(line), dim=2) for line in lines], dim=1)  # (C, 3 H, n W)
         return Picture("images (top) and two random views of each", grid[0] if len(grid) == 1 else grid.permute(1, 2, 0))
 

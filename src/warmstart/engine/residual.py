@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -55,4 +53,4 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
         y = functional.relu(self.first_norm(self.first(x)))
-        return cast(Tensor, functional.relu(self.shortcut(x) + self.second_norm(self.second(y))))
+        return functional.relu(self.shortcut(x) + self.second_norm(self.second(y)))

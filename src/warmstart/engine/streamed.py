@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from warmstart.core.errors import BadOption
@@ -12,6 +12,7 @@ from warmstart.engine.augment import Augmentation
 from warmstart.engine.classes import Classes
 from warmstart.engine.image_stream import ImageStream
 from warmstart.engine.learner import Setting
+from warmstart.engine.passes import AnyLearner
 from warmstart.engine.text_stream import TextStream
 from warmstart.engine.views import Views
 
@@ -74,14 +75,14 @@ def contrastive(options: Any, setting: Setting) -> Views:
 def _images(
     options: Any,
     setting: Setting,
-    kind: type[Any],
+    kind: Callable[[Any], AnyLearner],
     own: Mapping[str, Any],
     augmentation: Augmentation,
     *,
     batch: int,
     by_size: Mapping[str, int],
     flip: float | None,
-) -> Any:
+) -> AnyLearner:
     images = image_stream.read(options, setting, labelled=kind is Classes)
     if setting.settings:
         return kind(ImageStream(setting, images, setting.settings))
@@ -91,7 +92,7 @@ def _images(
     lr = options.lr or LR[options.optimizer] * (1.0 if setting.start is None else 0.1)
     chosen = dataclasses.asdict(dataclasses.replace(augmentation, flip=chance, blur=blur))
 
-    def build(size: str, steps: int, each: float) -> Any:
+    def build(size: str, steps: int, each: float) -> AnyLearner:
         settings = image_stream.decide(options, setting, images, size) | {"augment": chosen, "lr": lr, **own}
         return kind(ImageStream(setting, images, settings | _common(options, batch, steps, each)))
 
@@ -99,14 +100,21 @@ def _images(
 
 
 def _texts(
-    options: Any, setting: Setting, kind: type[Any], own: Mapping[str, Any], *, batch: int, labelled: bool, by_size: Mapping[str, int]
-) -> Any:
+    options: Any,
+    setting: Setting,
+    kind: Callable[[Any], AnyLearner],
+    own: Mapping[str, Any],
+    *,
+    batch: int,
+    labelled: bool,
+    by_size: Mapping[str, int],
+) -> AnyLearner:
     rows = text_stream.read(setting, labelled=labelled)
     if setting.settings:
         return kind(TextStream(setting, rows, setting.settings))
     batch = min(options.batch or batch, len(rows.train))
 
-    def build(size: str, steps: int, each: float) -> Any:
+    def build(size: str, steps: int, each: float) -> AnyLearner:
         settings = text_stream.decide(options, setting, size) | dict(own)
         return kind(TextStream(setting, rows, settings | _common(options, batch, steps, each)))
 

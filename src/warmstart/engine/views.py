@@ -91,7 +91,7 @@ class Views:
         halves = module(batch).chunk(2)
         first, second = (contrastive.gathered(half, rank=setting.rank, world=setting.world) for half in halves)
         loss = self.loss(first, second, temperature=self.settings["temperature"])
-        (loss * setting.world).backward()  # the loop takes the mean over processes of gradients that belong to different rows
+        (loss * setting.world).backward()  # type: ignore[no-untyped-call]  # the loop takes the mean over processes of gradients that belong to different rows
         return {"loss": loss.detach(), "alignment": contrastive.alignment(first.detach(), second.detach()).mean()}
 
     def validate(self, module: nn.Module, phase: int) -> dict[str, float]:

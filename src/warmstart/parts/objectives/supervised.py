@@ -15,7 +15,7 @@ class Options:
     """What can be set; None: by the size, the budget and the data."""
 
     family: str = "convnet"
-    "network for images: convnet, small_resnet, a model type of transformers (resnet, convnext, efficientnet, vit, ...), or keras:VGG16"
+    "network for images: convnet, small_resnet, or a model type of transformers (resnet, convnext, efficientnet, mobilenet_v2, vit, ...)"
     width: int | None = None
     "channels of the first stage; in per cent of the default for a family of transformers; for text features of a token"
     depth: int | None = None
