@@ -26,7 +26,7 @@ SHOWN = 8
 class ImageStream:
     """Images as ``warmstart.engine.streams.Stream`` wants them. ``settings`` are those that ``decide`` gave, and ``augment``."""
 
-    unit = "images"
+    unit, looked_at = "images", 512
 
     def __init__(self, setting: Setting, images: Pixels, settings: Mapping[str, Any]) -> None:
         self.setting, self.images, self.settings = setting, images, settings
