@@ -91,7 +91,11 @@ class ImageStream:
 
     def _normal(self, x: Tensor) -> dict[str, Tensor]:
         """Images with values from 0 to 1 as the body takes them, in the memory layout that convolutions are fastest in."""
-        return {"pixel_values": x.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)}
+        x = x.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
+        height, width = x.shape[2:]
+        if x.shape[1] == 1:  # both layouts have the same order in memory, and only the strides tell convolutions which is meant
+            x = x.as_strided(x.shape, (height * width, 1, width, 1))
+        return {"pixel_values": x}
 
 
 def meant(setting: Setting) -> bool:
