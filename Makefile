@@ -30,7 +30,7 @@ check: setup ## linters, types and import rules alone
 test: check ## set-up, check and every test, examples in the documentation included
 	$(OFFLINE) $(PY) -m pytest
 
-CLAIMS := second_run throughput growth few_labels sst2_trainer
+CLAIMS := second_run throughput growth few_labels sst2_trainer bert_trainer
 bench: setup ## every claim measured against its peers (hours; goes on where it was stopped)
 	@$(PYTHON) -m venv .venv-peers && .venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-peers.txt
 	@for claim in $(CLAIMS); do $(PY) benchmarks/$$claim.py || exit 1; done

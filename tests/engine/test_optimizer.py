@@ -126,3 +126,13 @@ def test_only_large_trained_tables_give_row_gradients_and_only_for_a_while() -> 
     with optimizer.row_gradients(net, list(net.layer.parameters())) as tables:
         assert tables == []
         assert not net.table.sparse
+
+
+def test_a_table_with_a_dense_gradient_moves_in_every_row() -> None:
+    net = Net()
+    groups = [optimizer.Group((net.table.weight,), 1e-2), optimizer.Group(tuple(net.layer.parameters()), 1e-2)]
+    mine = optimizer.Optimizer(groups, copies=None, tables=[net.table.weight], clip=1e9)
+    before = net.table.weight.detach().clone()
+    net.table.weight.sum().backward()
+    mine.step(1.0)
+    torch.testing.assert_close(net.table.weight, before - 1e-2)

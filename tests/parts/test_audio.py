@@ -18,7 +18,7 @@ from warmstart.core.recipe import Recipe
 from warmstart.engine import cut, dataset, extraction, network, sources, store
 from warmstart.engine.examples import read_examples
 from warmstart.engine.sound import Limit
-from warmstart.testing import tiny_backbone, tiny_sound_backbone
+from warmstart.samples import tiny_backbone, tiny_sound_backbone
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from warmstart.engine import cut, loop, network, statistics, store, wav2vec
 from warmstart.engine.learner import Setting
 from warmstart.engine.wav2vec import CodeHead, Contrast, Masked
 from warmstart.engine.wav2vec_learner import cut_evenly, fresh_body
-from warmstart.testing import check_objective, tiny_backbone
+from warmstart.samples import tiny_backbone
+from warmstart.testing import check_objective
 
 TARGETS = ("clusters", "random_projection", "quantizer")
 SMALL = {"width": "16", "depth": "2", "steps": "6", "codes": "8", "batch": "3", "negatives": "5"}

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 BETAS, EPS = (0.9, 0.999), 1e-8
 
 LARGE = 1_000_000
-"""Elements from which an embedding table is updated row by row. MiniLM's table of 30,522 pieces takes 70 ms of a step of 240 when its
-gradient, moments and copy are dense (two cores), and 5 row by row."""
+"""Elements from which an embedding table is updated row by row. With MiniLM's table of 30,522 pieces a training step of 32 SST-2 rows takes
+an eighth less processor time than with dense gradients, moments and copies (one thread)."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,12 @@ class _Table:
         self._gradient = torch.zeros(0)
         if found is None:
             return None
-        found = found.coalesce()
-        self._rows, self._gradient = found.indices()[0], found.values().to(self.parameter.dtype)
+        if found.is_sparse:
+            found = found.coalesce()
+            self._rows, values = found.indices()[0], found.values()
+        else:  # a table that is tied to a dense layer
+            self._rows, values = torch.arange(len(found), device=found.device), found
+        self._gradient = values.to(self.parameter.dtype)
         return self._gradient
 
     @torch.no_grad()
@@ -150,7 +154,7 @@ class _Table:
 
 
 @contextmanager
-def row_gradients(body: nn.Module, trained: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+def row_gradients(body: nn.Module, trained: Sequence[nn.Parameter]) -> Iterator[list[Tensor]]:
     """Within the block the large embedding tables among the trained parameters give sparse gradients; yields those parameters."""
     wanted = {id(p) for p in trained}
     found = [m for m in body.modules() if type(m) is nn.Embedding and id(m.weight) in wanted and m.weight.numel() >= LARGE]

@@ -143,8 +143,9 @@ def drawn(rbm: Rbm, rows: int, k: int, *, persistent: bool, generator: torch.Gen
             wanted.append((hidden, rbm.hidden_units))
     if any(units == "gaussian" for _, units in wanted):
         return tuple(noise((n, width), units, generator, rbm.weight.device) for width, units in wanted)
-    whole = noise((n, sum(width for width, _ in wanted)), "bernoulli", generator, rbm.weight.device)  # one call for all
-    return tuple(torch.split(whole, [width for width, _ in wanted], 1))
+    sizes = [n * width for width, _ in wanted]
+    whole = noise((sum(sizes),), "bernoulli", generator, rbm.weight.device)  # one call for all
+    return tuple(part.view(n, -1) for part in torch.split(whole, sizes))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ the optimiser and the casts."""
 def descend(
     bench: Workbench,
     net: Network,
-    groups: Sequence[fit.Group],
+    groups: Sequence[optimizer.Group],
     loss_with: Callable[[Network], Callable[[NDArray[np.int64]], Tensor]],
     *,
     stream: Sequence[NDArray[np.int64]],
@@ -100,7 +100,7 @@ def run(
     net: Network,
     *,
     rows: NDArray[np.int64],
-    groups: Sequence[fit.Group],
+    groups: Sequence[optimizer.Group],
     point: int,
     schedule: fit.Schedule,
     smoothing: float,
