@@ -99,7 +99,7 @@ class Classes:
 
     def validate(self, module: nn.Module, phase: int) -> dict[str, float]:
         """Loss and accuracy of the head, and accuracy of a linear probe, on some held-out rows."""
-        losses, right, states = self._held(module, probing.ROWS)
+        losses, right, states = self._held(module, self.stream.looked_at)
         return {
             "loss": float(losses.mean()),
             "accuracy": float(right.mean()),
@@ -127,7 +127,7 @@ class Classes:
     @torch.no_grad()
     def _probed(self, module: nn.Module, states: Tensor, times: int) -> Tensor:
         """Which held-out rows (M,) a probe names rightly."""
-        rows = streams.sample(self.stream, times * probing.ROWS)
+        rows = streams.sample(self.stream, times * self.stream.looked_at)
         train = streams.embedded(module, self.stream, rows), self.labels[rows]
         return probing.right(train, (states, self.held_labels[: len(states)]), len(self.stream.names)).double()
 

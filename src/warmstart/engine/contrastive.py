@@ -12,7 +12,7 @@ from warmstart.core.report import Metric
 from warmstart.engine import statistics
 
 
-def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
+def nt_xent(first: Tensor, second: Tensor, *, temperature: float, reduction: str = "mean") -> Tensor:
     """Normalised temperature-scaled cross entropy of ``first (B, D)`` and ``second (B, D)`` (Chen et al. 2020), a mean over 2 B.
 
     Each view has to be told from the 2 B - 2 views of other rows, as the one that belongs to its partner.
@@ -22,13 +22,13 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
     similarity = unit @ unit.T / temperature  # (2B, 2B)
     similarity.fill_diagonal_(-torch.inf)
     partners = torch.arange(2 * n, device=unit.device).roll(n)
-    return functional.cross_entropy(similarity, partners)
+    return functional.cross_entropy(similarity, partners, reduction=reduction)
 
 
-def info_nce(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
+def info_nce(first: Tensor, second: Tensor, *, temperature: float, reduction: str = "mean") -> Tensor:
     """The loss of SimCSE (Gao et al. 2021, equation 1): each of ``first (B, D)`` has to find its partner among ``second (B, D)``."""
     similarity = functional.normalize(first.float(), dim=1) @ functional.normalize(second.float(), dim=1).T / temperature
-    return functional.cross_entropy(similarity, torch.arange(len(first), device=first.device))
+    return functional.cross_entropy(similarity, torch.arange(len(first), device=first.device), reduction=reduction)
 
 
 def gathered(mine: Tensor, *, rank: int, world: int) -> Tensor:

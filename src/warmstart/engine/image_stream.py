@@ -26,7 +26,7 @@ SHOWN = 8
 class ImageStream:
     """Images as ``warmstart.engine.streams.Stream`` wants them. ``settings`` are those that ``decide`` gave, and ``augment``."""
 
-    unit = "images"
+    unit, looked_at = "images", 512
 
     def __init__(self, setting: Setting, images: Pixels, settings: Mapping[str, Any]) -> None:
         self.setting, self.images, self.settings = setting, images, settings
@@ -91,7 +91,11 @@ class ImageStream:
 
     def _normal(self, x: Tensor) -> dict[str, Tensor]:
         """Images with values from 0 to 1 as the body takes them, in the memory layout that convolutions are fastest in."""
-        return {"pixel_values": x.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)}
+        x = x.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
+        height, width = x.shape[2:]
+        if x.shape[1] == 1:  # both layouts have the same order in memory, and only the strides tell convolutions which is meant
+            x = x.as_strided(x.shape, (height * width, 1, width, 1))
+        return {"pixel_values": x}
 
 
 def meant(setting: Setting) -> bool:

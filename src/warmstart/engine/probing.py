@@ -9,9 +9,6 @@ from warmstart.engine import linear
 STRENGTH = 1e-3
 """Of the probe's penalty: fixed, so that curves over time compare states and not penalties."""
 
-ROWS = 512
-"""Rows that a probe during training learns from, and rows that it is asked about."""
-
 
 def right(train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor], n_classes: int) -> Tensor:
     """Which held-out examples (M,) a linear probe on states (N, D) with classes (N,) names rightly."""

@@ -21,6 +21,8 @@ class Stream(Protocol):
     """The share of one process of every step's batch. ``views`` of a text do not differ: dropout tells them apart."""
 
     unit: str
+    looked_at: int
+    """Rows that a validation looks at, and that its probe learns from."""
     setting: Setting
     settings: Mapping[str, Any]
     corpus: Corpus

@@ -42,7 +42,7 @@ class Rows:
 class TextStream:
     """Texts as ``warmstart.engine.streams.Stream`` wants them. Both views of a text are the text: dropout tells them apart."""
 
-    unit = "texts"
+    unit, looked_at = "texts", 128  # a text costs as much as several small images
 
     def __init__(self, setting: Setting, rows: Rows, settings: Mapping[str, Any]) -> None:
         self.setting, self.settings, self._rows = setting, settings, rows

@@ -20,8 +20,8 @@ from warmstart.engine.learner import Group, Phase, Picture
 from warmstart.engine.seeds import seeded
 from warmstart.engine.streams import Stream
 
-HELD = 512
-"""Held-out rows of a validation."""
+UNIFORM = 1024
+"""Rows between which uniformity is measured at the end."""
 
 
 class Contrast(nn.Module):
@@ -96,26 +96,26 @@ class Views:
 
     def validate(self, module: nn.Module, phase: int) -> dict[str, float]:
         """Loss, alignment and uniformity on held-out rows, and a linear probe where there are labels."""
-        loss, align, states = self._held(module, HELD)
+        loss, align, states = self._held(module, self.stream.looked_at)
         found = {"loss": float(loss.mean()), "alignment": float(align.mean()), "uniformity": float(contrastive.uniformity(states))}
         right = self._probed(module, states, 1)
         return found if right is None else {**found, "probe_accuracy": float(right.mean())}
 
     def finish(self, module: nn.Module) -> dict[str, Metric]:
-        """The same on all held-out rows; the interval of the loss is that of the mean over batches of them."""
+        """The same on all held-out rows."""
         with seeded(self.stream.setting.seed):
             loss, align, states = self._held(module.eval(), self.stream.n_held)
         found = {
             "validation_loss": statistics.mean_metric(loss, bounds=(0.0, math.inf)),
             "alignment": statistics.mean_metric(align, bounds=(0.0, 4.0)),
-            "uniformity": contrastive.uniformity_metric(states[: 2 * HELD], seed=self.stream.setting.seed),
+            "uniformity": contrastive.uniformity_metric(states[:UNIFORM], seed=self.stream.setting.seed),
         }
         right = self._probed(module, states, 4)
         return found if right is None else {**found, "probe_accuracy": statistics.mean_metric(right)}
 
     @torch.no_grad()
     def _held(self, module: nn.Module, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of each batch, alignment (M,) and states (M, D) of the first held-out rows; what does not fill a batch is left out."""
+        """Loss (M,), alignment (M,) and states (M, D) of the first held-out rows; what does not fill a batch is left out."""
         stream, n = self.stream, min(n, self.stream.n_held)
         size = min(self.settings["batch"], n)
         losses, aligned, states = [], [], []
@@ -125,10 +125,11 @@ class Views:
             first, second = (module.embed(view) for view in views)  # type: ignore[operator]
             contrasted = [module(view) for view in views] if self.settings["features"] else [first, second]
             module.eval()
-            losses.append(self.loss(*contrasted, temperature=self.settings["temperature"]))
+            each = self.loss(*contrasted, temperature=self.settings["temperature"], reduction="none")
+            losses.append(each.view(-1, size).mean(0))
             aligned.append(contrastive.alignment(first, second))
             states.append(module.embed(stream.held(start, start + size)))  # type: ignore[operator]
-        return torch.stack(losses).double().cpu(), torch.cat(aligned).double().cpu(), torch.cat(states).cpu()
+        return torch.cat(losses).double().cpu(), torch.cat(aligned).double().cpu(), torch.cat(states).cpu()
 
     @torch.no_grad()
     def _probed(self, module: nn.Module, states: Tensor, times: int) -> Tensor | None:
@@ -136,7 +137,7 @@ class Views:
         labels, held = self.stream.labels, self.stream.held_labels
         if labels is None or held is None or len(self.stream.names) < 2:
             return None
-        rows = streams.sample(self.stream, times * probing.ROWS)
+        rows = streams.sample(self.stream, times * self.stream.looked_at)
         train = streams.embedded(module, self.stream, rows), labels[rows]
         return probing.right(train, (states, held[: len(states)]), len(self.stream.names)).double()
 
