@@ -50,7 +50,7 @@ def photographs(folder: Path, n: int) -> tuple[Path, Path]:
 
 def ours(train: Path, test: Path, kind: str, hidden: str, steps: int, seed: int, limit: float) -> bench.Cell:
     """The whole command; its answer has images a second of training."""
-    sets = {"architecture": kind, "hidden": hidden, "batch": BATCH, "steps": steps}
+    sets = {"architecture": kind, "hidden": hidden, "batch": BATCH, "steps": steps, "cooldown": 0.0}
     with tempfile.TemporaryDirectory() as temporary:
         command = [str(bench.PROJECT_PYTHON), "-m", "warmstart", "pretrain", str(train), "--validation", str(test)]
         command += ["--objective", "autoencoder", *(word for name, v in sets.items() for word in ("--set", f"objective.{name}={v}"))]

@@ -17,7 +17,7 @@ from warmstart.engine.learner import Group, Phase, Picture, Plan, Setting
 from warmstart.engine.order import Order
 from warmstart.engine.pixels import Pixels
 
-VALIDATED = 500
+VALIDATED = 256
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
 """Of the vision transformer's preprocessing, as its processor has them."""
 
@@ -99,7 +99,7 @@ class Autoencoding:
         return autoencoder.Autoencoder(bodies.build(config), decoder)
 
     def phases(self) -> Sequence[Phase]:
-        return [Phase("reconstruction", self.settings["steps"])]
+        return [Phase("reconstruction", self.settings["steps"], cooldown=self.settings["cooldown"])]
 
     def begin(self, phase: int) -> None:
         return

@@ -48,6 +48,8 @@ class Options:
     "peak learning rate of AdamW; None: 0.001"
     weight_decay: float = 0.0
     "decoupled weight decay"
+    cooldown: float = 0.3
+    "share of the steps, at the end, over which the learning rate falls to zero"
     steps: int | None = None
     "steps of training; 0 gives the body with random weights"
     side: int | None = None
