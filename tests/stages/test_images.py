@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from processes import in_a_fresh_process
@@ -51,7 +52,9 @@ def bodies_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 def mlp(folder: Path) -> Path:
     image = {"size": [12, 12], "channels": 1, "mean": [0.5], "std": [0.25]}
     config = {"model_type": "warmstart-mlp", "sizes": [144, 24, 16, 12], "activation": "relu", "image": image}
-    bodies.save(bodies.build(config), folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        bodies.save(bodies.build(config), folder)
     return folder
 
 
