@@ -89,6 +89,16 @@ def test_units_follow_the_data(tmp_path: Path) -> None:
         _learner(tmp_path, vectors, steps=1, visible="bernoulli")
 
 
+@pytest.mark.parametrize("sweep", [1, 10])
+def test_every_kind_of_unit_learns_in_bfloat16(sweep: int, tmp_path: Path) -> None:
+    options = {"hidden": "16,6", "linear_code": True, "steps": 20, "finetune_steps": 5, "sweep": sweep, "sparsity": 0.2}
+    setting = Setting(bars(80, channels=3), tmp_path, precision=torch.bfloat16)
+    learner = registry.create("objectives", "rbm", options=options).prepare(setting)
+    loop.run(learner, loop.How(tmp_path, 0, torch.device("cpu"), torch.bfloat16))
+    assert all(p.isfinite().all() for p in learner.module.parameters())
+    assert len(learner.pictures(learner.module)) == 3
+
+
 def test_the_dial(tmp_path: Path) -> None:
     setting = Setting(bars(300), tmp_path, size="small")
     small = registry.create("objectives", "rbm", options={"batch": 27}).prepare(setting)

@@ -70,13 +70,11 @@ class Rbm(nn.Module):
 
     def free_energy_from(self, v: Tensor, into: Tensor) -> Tensor:
         """The same, where ``into`` the hidden units is known."""
-        if self.visible_units == "bernoulli":
-            own = -(v @ self.visible_bias)
-        else:
-            own = (v - self.visible_bias).square().sum(1) / 2
+        b, c = self.visible_bias.to(v.dtype), self.hidden_bias.to(v.dtype)
+        own = -(v @ b) if self.visible_units == "bernoulli" else (v - b).square().sum(1) / 2
         if self.hidden_units == "bernoulli":
             return own - F.softplus(into).sum(1)
-        return own - (into.square() - self.hidden_bias.square()).sum(1) / 2  # u^2 / 2 + c u, where u + c goes in
+        return own - (into.square() - c.square()).sum(1) / 2  # u^2 / 2 + c u, where u + c goes in
 
     @torch.no_grad()
     def start(self, mean: Tensor) -> None:
