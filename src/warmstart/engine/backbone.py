@@ -44,6 +44,11 @@ class Backbone:
         """``frozen`` with the products of its blocks in eight bits."""
         return packed.prepare(copy.deepcopy(self.model).to(self.precision), torch.int8).requires_grad_(False)
 
+    @cached_property
+    def int8_trunk(self) -> cut.Trunk | None:
+        """The trunk of ``int8``."""
+        return cut.find_trunk(self.int8)
+
     @property
     def parameters(self) -> int:
         """Number of parameters of the body."""

@@ -23,8 +23,9 @@ SMALLEST = 1e-12
 def layers(body: nn.Module) -> list[nn.Linear]:
     """The linear layers that ``quantise`` changes: those of the trunk's blocks."""
     trunk = cut.find_trunk(body)
-    blocks = trunk.blocks if trunk is not None else []
-    return [layer for block in blocks for layer in block.modules() if type(layer) is nn.Linear]
+    if trunk is None:
+        return []
+    return [layer for block in trunk.blocks for layer in block.modules() if type(layer) is nn.Linear]
 
 
 def quantise(body: nn.Module) -> nn.Module:

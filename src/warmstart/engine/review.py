@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from warmstart.core.protocols import Input, Modality
 from warmstart.core.report import CurvePoint, ErrorCase, Neighbour
-from warmstart.engine import batches, cut, linear, network, probe, statistics
+from warmstart.engine import batches, linear, network, probe, statistics
 from warmstart.engine.splits import Split
 from warmstart.engine.workbench import Workbench
 
@@ -105,12 +105,12 @@ def neighbours(
     if not len(known) or not values:
         return [() for _ in values]
     encoded = bench.encoder.encode(values)
-    asked, trunk = torch.empty(len(values), bench.width), cut.find_trunk(bench.pooling_body)
+    asked = torch.empty(len(values), bench.width)
     with torch.inference_mode():
         for part, length in batches.uniform([bench.encoder.size(e) for e in encoded]):
             chosen = bench.encoder.collate([encoded[int(i)] for i in part], length=length)
             batch = {k: v.to(bench.device) for k, v in chosen.items()}
-            asked[part] = network.pooled_states(bench.pooling_body, trunk, batch)[:, -1].cpu()
+            asked[part] = network.pooled_states(*bench.pooling, batch)[:, -1].cpu()
     asked = torch.nn.functional.normalize(asked, dim=1)
     similarity = torch.cat(
         [asked @ torch.nn.functional.normalize(bench.pooled(known[i : i + 4096])[:, -1], dim=1).T for i in range(0, len(known), 4096)],

@@ -91,9 +91,10 @@ class Workbench:
         return self.pooled_precision if getattr(strategy, "frozen", False) else self.precision
 
     @property
-    def pooling_body(self) -> nn.Module:
-        """The frozen body that pooled states come from."""
-        return self.backbone.int8 if self.int8 else self.backbone.frozen
+    def pooling(self) -> tuple[nn.Module, cut.Trunk | None]:
+        """The frozen body that pooled states come from, and its trunk."""
+        backbone = self.backbone
+        return (backbone.int8, backbone.int8_trunk) if self.int8 else (backbone.frozen, backbone.frozen_trunk)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -245,10 +246,10 @@ class Workbench:
         keys = [self.keys[int(i)] for i in rows]
         kept: list[Tensor] = []
         batch = self.batch(rows, length=length)
-        body = self.pooling_body if stop == self.backbone.n_blocks else self.backbone.frozen
+        body, trunk = self.pooling if stop == self.backbone.n_blocks else (self.backbone.frozen, self.backbone.frozen_trunk)
         states = network.pooled_states(
             body,
-            cut.find_trunk(body),
+            trunk,
             batch,
             stop=stop,
             visit=lambda point, state: kept.append(state) if point == keep else None,
