@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from warmstart.engine import cut, fit, network, optimizer, training
+from warmstart.engine import cut, fit, master_weights, network, training
 from warmstart.engine.clock import Pace
 from warmstart.engine.job import Job
 from warmstart.engine.network import Network
@@ -51,7 +51,7 @@ def batches(targets: NDArray[np.int64], *, steps: int, rows: int, random: np.ran
 
 
 def run(
-    bench: Workbench, net: Network, *, rows: NDArray[np.int64], groups: Sequence[optimizer.Group], point: int, steps: int, job: Job
+    bench: Workbench, net: Network, *, rows: NDArray[np.int64], groups: Sequence[master_weights.Group], point: int, steps: int, job: Job
 ) -> fit.Trained:
     """Move the parameters in ``groups`` by so many contrastive steps on the pooled final state of these rows."""
     targets = bench.targets[rows]

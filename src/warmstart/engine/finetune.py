@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from warmstart.engine import contrast, cut, fit, optimizer, probe, store, training
+from warmstart.engine import contrast, cut, fit, master_weights, probe, store, training
 from warmstart.engine.job import Fitted, Job, Plan
 from warmstart.engine.network import Network, groups_by_depth
 from warmstart.engine.predictor import NetworkPredictor
@@ -74,7 +74,7 @@ class Options(Protocol):
     def smoothing(self) -> float: ...
 
 
-Groups = Callable[[Network], list[optimizer.Group]]
+Groups = Callable[[Network], list[master_weights.Group]]
 """Which parameters of the body move, and how fast; the head is added."""
 
 
@@ -175,7 +175,7 @@ def run(
     schedule = fit.Schedule(epochs=how.epochs, most=how.most, rows=how.rows)
     if not job.pace.follow:
         job.pace.after = len(held) * bench.mean_length * bench.forward_seconds() * SLACK
-    everything = [*moving, optimizer.Group(tuple(_head(net)), how.head_lr, 0.0)]
+    everything = [*moving, master_weights.Group(tuple(_head(net)), how.head_lr, 0.0)]
     note = ""
     if how.epochs > 0:
         done = training.run(bench, net, rows=train, groups=everything, point=how.point, schedule=schedule, smoothing=how.smoothing, job=job)
@@ -231,9 +231,9 @@ def _head(net: Network) -> list[nn.Parameter]:
     return [p for p in net.body.parameters() if id(p) not in inside]
 
 
-def sequence(parameters: Sequence[Sequence[nn.Parameter]], *, lr: float, decay: float, weight_decay: float) -> list[optimizer.Group]:
+def sequence(parameters: Sequence[Sequence[nn.Parameter]], *, lr: float, decay: float, weight_decay: float) -> list[master_weights.Group]:
     """Groups from the output downwards, each learning ``decay`` times as fast as the one above it (Howard & Ruder 2018)."""
-    return [optimizer.Group(tuple(group), lr * decay**i, weight_decay) for i, group in enumerate(parameters) if group]
+    return [master_weights.Group(tuple(group), lr * decay**i, weight_decay) for i, group in enumerate(parameters) if group]
 
 
 def nothing(_: Any) -> None:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from warmstart.core.errors import DamagedModel, TrainingFailed
 from warmstart.engine import batches, store
 from warmstart.engine.clock import Pace
-from warmstart.engine.optimizer import Group, Optimizer
+from warmstart.engine.master_weights import Group, Optimizer
 
 CHECKPOINT_SECONDS = 20.0
 """A killed run loses at most about this much training."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.engine import batches, cut, fit, network, optimizer
+from warmstart.engine import batches, cut, fit, master_weights, network
 from warmstart.engine.clock import Pace
 from warmstart.engine.job import Job
 from warmstart.engine.network import Network
@@ -26,7 +26,7 @@ the optimiser and the casts."""
 def descend(
     bench: Workbench,
     net: Network,
-    groups: Sequence[optimizer.Group],
+    groups: Sequence[master_weights.Group],
     loss_with: Callable[[Network], Callable[[NDArray[np.int64]], Tensor]],
     *,
     stream: Sequence[NDArray[np.int64]],
@@ -52,7 +52,7 @@ def descend(
         names = {id(p): name for name, p in net.named_parameters()}
         twins = dict(working.named_parameters())
         trained = copies = [twins[names[id(p)]] for p in parameters]
-    with network.only_trainable(working, trained), optimizer.row_gradients(working.body, trained) as by_row:
+    with network.only_trainable(working, trained), master_weights.row_gradients(working.body, trained) as by_row:
         sparse = {id(p) for p in by_row}
         return fit.train(
             loss_with(working),
@@ -100,7 +100,7 @@ def run(
     net: Network,
     *,
     rows: NDArray[np.int64],
-    groups: Sequence[optimizer.Group],
+    groups: Sequence[master_weights.Group],
     point: int,
     schedule: fit.Schedule,
     smoothing: float,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from warmstart.engine import optimizer
+from warmstart.engine import master_weights
 
 
 class Net(nn.Module):
@@ -23,19 +23,19 @@ class Net(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimizer, "LARGE", 50)
+    monkeypatch.setattr(master_weights, "LARGE", 50)
 
 
 def batches() -> list[Tensor]:
     return [torch.tensor(ids) for ids in ([1, 2, 2, 5], [1, 7], [5, 5, 5], [1, 2, 7])]
 
 
-def ours(net: Net, *, clip: float = 1e9, decay: float = 0.0) -> optimizer.Optimizer:
+def ours(net: Net, *, clip: float = 1e9, decay: float = 0.0) -> master_weights.Optimizer:
     groups = [
-        optimizer.Group((net.table.weight,), 1e-2, decay),
-        optimizer.Group(tuple(net.layer.parameters()), 1e-2, decay),
+        master_weights.Group((net.table.weight,), 1e-2, decay),
+        master_weights.Group(tuple(net.layer.parameters()), 1e-2, decay),
     ]
-    return optimizer.Optimizer(groups, copies=None, tables=[net.table.weight] if net.table.sparse else [], clip=clip)
+    return master_weights.Optimizer(groups, copies=None, tables=[net.table.weight] if net.table.sparse else [], clip=clip)
 
 
 def test_dense_steps_are_those_of_adamw_with_clipping() -> None:
@@ -87,8 +87,8 @@ def test_clipping_sees_the_rows_of_a_table() -> None:
 
 def test_copies_give_the_gradients_and_follow() -> None:
     net, copy = Net(), Net(sparse=True).to(torch.bfloat16)
-    groups = [optimizer.Group(tuple(net.parameters()), 1e-2)]
-    mine = optimizer.Optimizer(groups, copies=list(copy.parameters()), tables=[net.table.weight], clip=1.0)
+    groups = [master_weights.Group(tuple(net.parameters()), 1e-2)]
+    mine = master_weights.Optimizer(groups, copies=list(copy.parameters()), tables=[net.table.weight], clip=1.0)
     for ids in batches():
         copy.loss(ids).backward()
         mine.step(1.0)
@@ -119,19 +119,19 @@ def test_a_restored_optimizer_goes_on_to_the_same_bits() -> None:
 
 def test_only_large_trained_tables_give_row_gradients_and_only_for_a_while() -> None:
     net = Net()
-    with optimizer.row_gradients(net, list(net.parameters())) as tables:
+    with master_weights.row_gradients(net, list(net.parameters())) as tables:
         assert [t is net.table.weight for t in tables] == [True]
         assert net.table.sparse
     assert not net.table.sparse
-    with optimizer.row_gradients(net, list(net.layer.parameters())) as tables:
+    with master_weights.row_gradients(net, list(net.layer.parameters())) as tables:
         assert tables == []
         assert not net.table.sparse
 
 
 def test_a_table_with_a_dense_gradient_moves_in_every_row() -> None:
     net = Net()
-    groups = [optimizer.Group((net.table.weight,), 1e-2), optimizer.Group(tuple(net.layer.parameters()), 1e-2)]
-    mine = optimizer.Optimizer(groups, copies=None, tables=[net.table.weight], clip=1e9)
+    groups = [master_weights.Group((net.table.weight,), 1e-2), master_weights.Group(tuple(net.layer.parameters()), 1e-2)]
+    mine = master_weights.Optimizer(groups, copies=None, tables=[net.table.weight], clip=1e9)
     before = net.table.weight.detach().clone()
     net.table.weight.sum().backward()
     mine.step(1.0)
