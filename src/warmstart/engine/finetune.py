@@ -30,8 +30,8 @@ ROUGH_PROBE_ROWS = 300
 SLACK = 1.3
 """Predicting the held rows, with what surrounds it, takes up to so many times its bare forward passes."""
 
-LEAST_EPOCHS = 0.3
-"""Less training than this is not worth a rung."""
+LEAST_EPOCHS, LEAST_ROWS = 0.3, 2_000
+"""Less training than so many passes, and than so many rows, is not worth a rung."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _timed(bench: Workbench, wanted: Course, train: NDArray[np.int64], held: NDA
     fixed = states + predict + cost * training.seconds(bench, n_rows=steps, epochs=1, point=wanted.point) + 0.3
     epoch = cost * training.seconds(bench, n_rows=n_train, epochs=1, point=wanted.point)
     affordable = min(wanted.epochs, (seconds - fixed) / max(epoch, 1e-9))
-    if affordable < min(wanted.epochs, LEAST_EPOCHS):
+    if affordable < min(wanted.epochs, LEAST_EPOCHS, LEAST_ROWS / max(1, n_train)):
         return None
     settings = asdict(wanted) | {"epochs": round(affordable, 3), "most": wanted.epochs}
     return Plan(settings, fixed + affordable * epoch, shortened=affordable < wanted.epochs)

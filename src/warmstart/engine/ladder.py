@@ -30,6 +30,12 @@ REPEATS_SHARE = 0.05
 """Repeats of the cross-validation get at most this share of the time: where rows are few, rows are what is scarce, and a further
 repeat on the same rows narrows the interval little."""
 
+GROWTH = 0.93
+"""Share of the time left that a fit may grow into."""
+
+LATE = 0.05
+"""Share of the budget by which a fit may be late before it is given up: it has cost its time by then, and ten per cent are promised."""
+
 AFTER = 6.0
 """Seconds that choosing, saving, hashing, the learning curve and the report take."""
 
@@ -194,7 +200,8 @@ class Ladder:
             name = f"fold{fold}"
             done = self._read(step, name)
             if done is None:
-                self.bench.deadline = math.inf if self.follow is not None else time.perf_counter() + self.left()
+                late = LATE * (self.clock.budget or 0.0)
+                self.bench.deadline = math.inf if self.follow is not None else time.perf_counter() + self.left() + late
                 try:
                     done = self._fit(step, name, fold, train, held)
                 except OutOfTime:
@@ -241,7 +248,7 @@ class Ladder:
         if not step.predicted:
             return float("inf")
         fits = step.folds - fold + (0 if self.single else REFIT)
-        return max(step.predicted / step.folds * 1.05, (self.left() - self.reserved) / fits)
+        return max(step.predicted / step.folds * 1.05, GROWTH * (self.left() - self.reserved) / fits)
 
     def decided(self, name: str, decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What an interrupted run decided under this name, else what ``decide`` says now, written down for a resumed run."""
