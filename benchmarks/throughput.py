@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import bench
@@ -47,11 +46,8 @@ def main() -> int:
     return results.finish(bench.table(header, rows))
 
 
-OURS = {"warmstart": [], "warmstart, int8": ["--int8"]}
-
-
-def measure(results: bench.Results, key: str, texts: list[str], given: argparse.Namespace) -> tuple[bench.Cell, dict[str, bench.Cell]]:
-    """All methods, one after the other, on the same texts."""
+def measure(results: bench.Results, key: str, texts: list[str], given: argparse.Namespace) -> tuple[bench.Cell, bench.Cell]:
+    """Both methods, one after the other, on the same texts."""
     with tempfile.TemporaryDirectory() as folder:
         file, embeddings = Path(folder) / "texts.json", Path(folder) / "embeddings.npy"
         file.write_text(json.dumps(texts))
@@ -59,29 +55,27 @@ def measure(results: bench.Results, key: str, texts: list[str], given: argparse.
         def encode() -> bench.Cell:
             return bench.run(bench.peer("encode", file, "--embeddings", embeddings, "--batch", *given.batch), limit_seconds=given.limit)
 
-        def warmstart(flags: list[str]) -> bench.Cell:
+        def warmstart() -> bench.Cell:
             if not embeddings.exists():  # the peer's cell is an older one: its embeddings are needed, not its times
                 bench.run(bench.peer("encode", file, "--embeddings", embeddings, "--batch"), limit_seconds=given.limit)
-            command = [bench.PROJECT_PYTHON, bench.HERE / "warmstart_embed.py", file, "--compare", embeddings, *flags]
+            command = [bench.PROJECT_PYTHON, bench.HERE / "warmstart_embed.py", file, "--compare", embeddings]
             store = {"WARMSTART_CACHE": str(Path(folder) / "cache")}
             return bench.run([str(c) for c in command], limit_seconds=given.limit, environment=store)
 
         batches = ",".join(map(str, given.batch))
-        theirs = results.cell(f"encode batch={batches} {key}", encode)
-        return theirs, {name: results.cell(f"{name} {key}", partial(warmstart, flags)) for name, flags in OURS.items()}
+        return results.cell(f"encode batch={batches} {key}", encode), results.cell(f"warmstart {key}", warmstart)
 
 
-def lines(name: str, cells: list[tuple[bench.Cell, dict[str, bench.Cell]]], batches: list[int], results: bench.Results) -> list[list[str]]:
-    """A line for each batch size of encode, and one for each precision of warmstart."""
-    peers = [p for p, _ in cells]
-    ours = {method: [w[method] for _, w in cells] for method in OURS}
+def lines(name: str, cells: list[tuple[bench.Cell, bench.Cell]], batches: list[int], results: bench.Results) -> list[list[str]]:
+    """A line for each batch size of encode, and one for warmstart."""
+    peers, ours = [p for p, _ in cells], [w for _, w in cells]
     if not bench.good(peers):
         return []
     shape = bench.good(peers)[0]["answer"]
     tokens = shape["tokens"]
     name = f"{name}, {sum(tokens) / len(tokens):.0f} tokens"
     taken = {f"encode, batch {b}": bench.median(peers, lambda c, b=b: c["answer"]["seconds"][str(b)]) for b in batches}  # type: ignore[misc]
-    taken |= {method: bench.median(found, lambda c: c["answer"]["seconds"]) for method, found in ours.items()}
+    taken["warmstart"] = bench.median(ours, lambda c: c["answer"]["seconds"])
     reference = taken[f"encode, batch {batches[0]}"]
     assert reference is not None
     operations = sum(flops(t, shape["layers"], shape["wide"], shape["inner"]) for t in tokens)
@@ -92,7 +86,7 @@ def lines(name: str, cells: list[tuple[bench.Cell, dict[str, bench.Cell]]], batc
             continue
         speed = operations / seconds / 1e9
         share = [f"{speed / results.peak(dtype):.0%}" for dtype in ("bfloat16", "float32")]
-        cosine = bench.median(ours[method], lambda c: c["answer"]["cosine"]) if method in ours else None
+        cosine = bench.median(ours, lambda c: c["answer"]["cosine"]) if method == "warmstart" else None
         figures = [f"{len(tokens) / seconds:.0f}", f"{sum(tokens) / seconds:.0f}", f"{speed:.0f}", *share, f"{reference / seconds:.2f}x"]
         found.append([name, method, *figures, bench.show(cosine, ".5f")])
     return found

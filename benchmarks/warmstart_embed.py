@@ -29,7 +29,7 @@ def opened() -> Backbone:
     return backbone.load("minilm", device=where, precision=device.dtype("auto", where))
 
 
-def warmstart_embed(texts: list[str], *, int8: bool = False) -> NDArray[np.float32]:
+def warmstart_embed(texts: list[str]) -> NDArray[np.float32]:
     """Masked mean over the tokens of the last layer, (N, D): what the linear probe reads, tokenised, computed and put into a new store."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Workbench(
@@ -44,7 +44,6 @@ def warmstart_embed(texts: list[str], *, int8: bool = False) -> NDArray[np.float
             max_length=MAX_LENGTH,
             seed=0,
             store=Store(Path(folder)),
-            int8=int8,
         )
         bench.backbone = opened()
         states = bench.pooled(np.arange(len(texts)))  # (N, L + 1, D)
@@ -55,13 +54,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("texts", type=Path, help="a JSON list of strings")
     options.add_argument("--compare", type=Path, required=True, help="another method's embeddings of the first texts (.npy)")
-    options.add_argument("--int8", action="store_true", help="products in eight bits")
     given = options.parse_args()
     texts = json.loads(given.texts.read_text())
     theirs = np.load(given.compare, allow_pickle=False)
-    warmstart_embed(texts[: len(theirs)], int8=given.int8)
+    warmstart_embed(texts[: len(theirs)])
     start = time.perf_counter()
-    ours = warmstart_embed(texts, int8=given.int8)
+    ours = warmstart_embed(texts)
     seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "cosine": mean_cosine(ours[: len(theirs)], theirs)}))
 

@@ -31,7 +31,7 @@ def adapt(
     compatible: Literal["any", "transformers"] = "any",
     seed: int = 0,
     device: str = "auto",
-    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
     max_length: int = 256,
     skip_bad: bool = False,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -57,7 +57,7 @@ def adapt(
         compatible: ``transformers`` keeps to rungs that ``transformers.pipeline`` can open.
         seed: Seed of every random choice.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        precision: Number type of the body; ``int8`` (for frozen states) is taken only if the probe's score does not fall.
+        precision: Number type of the body.
         max_length: Longest input in tokens; the rest is cut off.
         skip_bad: Leave out rows that cannot be used, and count them.
         options: Options of the chosen parts by family, ``{"strategy": {"head": "native"}}``.
@@ -100,7 +100,7 @@ def adapt(
 
     frames = {name: value for name, value in (("data", data), ("test", test)) if not isinstance(value, str | Path)}
     stage.run(resolved, **frames, out=Path(out), force=force, quiet=quiet, command="warmstart.adapt(...)")
-    return load(out, device=device)  # in the precision that it was adapted in
+    return load(out, device=device, precision=precision)
 
 
 def pretrain(
@@ -176,7 +176,7 @@ def pretrain(
     return stage.run(resolved, **objects, out=Path(out), force=force, quiet=quiet, command="warmstart.pretrain(...)")
 
 
-def load(folder: str | Path, *, device: str = "auto", precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto") -> Model:
+def load(folder: str | Path, *, device: str = "auto", precision: Literal["auto", "float32", "bfloat16"] = "auto") -> Model:
     """The model that ``adapt`` wrote, with its hashes checked.
 
     Raises:

@@ -53,9 +53,7 @@ class Recipe:
         default="any", metadata={"help": "Only rungs that transformers.pipeline can open, or any."}
     )
     max_length: int = field(default=256, metadata={"help": "Longest input in tokens; the rest is cut off."})
-    precision: Literal["auto", "float32", "bfloat16", "int8"] = field(
-        default="auto", metadata={"help": "Number type of the body; int8 (frozen states) is taken only if the probe's score does not fall."}
-    )
+    precision: Literal["auto", "float32", "bfloat16"] = field(default="auto", metadata={"help": "Number type of the body."})
     device: str = field(default="auto", metadata={"help": "Where to compute: auto, cpu, cuda or cuda:1."})
     seed: int = field(default=0, metadata={"help": "Seed of every random choice."})
     options: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={"help": "Options of the chosen parts.", "flag": False})

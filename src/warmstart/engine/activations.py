@@ -25,7 +25,7 @@ from warmstart.core.errors import BadOption
 from warmstart.engine.pairs import Pair, list_pairs
 from warmstart.engine.shelf import Shelf
 
-FORMAT = 1  # of the files; another number makes other shelves
+FORMAT = 2  # of the files; another number makes other shelves
 PAIR_BYTES = 64 * 2**20  # eviction takes a whole pair of files
 MOST_BYTES = 20 * 2**30
 

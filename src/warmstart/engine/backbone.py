@@ -39,16 +39,6 @@ class Backbone:
         """The trunk of ``frozen``."""
         return cut.find_trunk(self.frozen)
 
-    @cached_property
-    def int8(self) -> nn.Module:
-        """``frozen`` with the products of its blocks in eight bits."""
-        return packed.prepare(copy.deepcopy(self.model).to(self.precision), torch.int8).requires_grad_(False)
-
-    @cached_property
-    def int8_trunk(self) -> cut.Trunk | None:
-        """The trunk of ``int8``."""
-        return cut.find_trunk(self.int8)
-
     @property
     def parameters(self) -> int:
         """Number of parameters of the body."""
@@ -94,7 +84,7 @@ def load(name: str, *, device: torch.device, precision: torch.dtype) -> Backbone
     """
     name, folder = find(name)
     model = store.load_body(folder).to(device)
-    frozen = model if precision == torch.float32 else packed.prepare(copy.deepcopy(model).to(precision), precision)
+    frozen = model if precision == torch.float32 else packed.prepare(copy.deepcopy(model).to(precision))
     for parameter in frozen.parameters():
         if frozen is not model:
             parameter.requires_grad_(False)

@@ -30,32 +30,16 @@ def resolve(name: str) -> torch.device:
 def dtype(precision: str, device: torch.device) -> torch.dtype:
     """The type that bodies compute in: bfloat16 where the processor has instructions for it, else float32.
 
-    int8 means the products of frozen blocks; ``computing`` is the type of everything else. float16 is not offered: on a CPU it is 20 to
-    100 times slower than float32.
+    float16 is not offered: on a CPU it is 20 to 100 times slower than float32.
 
     Raises:
-        BadOption: Not one of auto, float32, bfloat16, int8, or int8 where it is not offered.
+        BadOption: Not one of auto, float32, bfloat16.
     """
     if precision == "auto":
         return torch.bfloat16 if has_bfloat16(device) else torch.float32
-    if precision == "int8" and not has_int8(device):
-        raise BadOption(f"precision int8 on {device}", "a CPU with AVX-512 VNNI", "use --precision auto")
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
-    if precision not in known:
-        raise BadOption(f"precision {precision!r}", f"one of auto, {', '.join(known)}", "float16 is not offered: on a CPU it is far slower")
-    return known[precision]
-
-
-def computing(precision: torch.dtype, device: torch.device) -> torch.dtype:
-    """The floating-point type that a body of this precision computes in."""
-    return dtype("auto", device) if precision == torch.int8 else precision
-
-
-def has_int8(device: torch.device) -> bool:
-    """Whether the processor multiplies bytes natively. Older instructions add pairs of products in 16 bits, which overflow."""
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    return bool(torch.cpu._is_avx512_supported() and torch.cpu._is_vnni_supported())
+    if precision not in ("float32", "bfloat16"):
+        raise BadOption(f"precision {precision!r}", "one of auto, float32, bfloat16", "float16 is not offered: on a CPU it is far slower")
+    return torch.float32 if precision == "float32" else torch.bfloat16
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -25,7 +25,7 @@ def write_card(folder: Path, *, recipe: Recipe, rows: Dataset, bench: Workbench,
     head: Literal["native", "pooled", "none"] = "none" if not with_body else "pooled" if (folder / HEAD).exists() else "native"
     settings = {
         "max_length": recipe.max_length,
-        "precision": str(bench.serving_precision(chosen.step.strategy)).removeprefix("torch."),
+        "precision": str(bench.precision).removeprefix("torch."),
         "options": {family: recipe.options[family] for family in ("modality", "task") if family in recipe.options},
     }
     store.write_json(folder / SETTINGS, settings)

@@ -299,7 +299,7 @@ class Ladder:
                 self._folder(step) / "fitted",
                 modality=self.bench.modality,
                 device=self.bench.device,
-                precision=self.bench.serving_precision(step.strategy),
+                precision=self.bench.precision,
                 max_length=self.bench.max_length,
             )
 

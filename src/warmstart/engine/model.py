@@ -144,15 +144,12 @@ def load(folder: Path, *, device: str = "auto", precision: str = "auto") -> Mode
     card.verify(folder)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     where = devices.resolve(device)
-    wanted = precision if precision != "auto" else settings["precision"]
-    if precision == "auto" and wanted == "int8" and not devices.has_int8(where):
-        wanted = "auto"  # adapted on another machine
     modality = registry.create("modalities", card.modality, options=settings["options"].get("modality"))
     predictor = registry.module("strategies", card.strategy).load(
         folder,
         modality=modality,
         device=where,
-        precision=devices.dtype(wanted, where),
+        precision=devices.dtype(precision if precision != "auto" else settings["precision"], where),
         max_length=settings["max_length"],
     )
     return Model(folder, card, modality, registry.create("tasks", card.task, options=settings["options"].get("task")), predictor)

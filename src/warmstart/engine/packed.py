@@ -7,22 +7,17 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from warmstart.engine import int8, short_attention
+from warmstart.engine import short_attention
 
 ROWS = 1024
 """Rows of a product that the layout is chosen for; others run as well."""
 
 
-def prepare(body: nn.Module, precision: torch.dtype) -> nn.Module:
-    """Make a body that only predicts as fast as this processor allows; it is changed and returned.
-
-    ``precision`` is int8 for products in eight bits; the body itself is in the type that everything else is computed in.
-    """
+def prepare(body: nn.Module) -> nn.Module:
+    """Make a body that only predicts as fast as this processor allows; it is changed and returned."""
     if next(body.parameters()).device.type == "cpu":
         short_attention.install(body)
         pack(body)
-        if precision == torch.int8:
-            int8.quantise(body)
     return body
 
 

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from warmstart.core.protocols import Encoder, Input, Modality
 from warmstart.engine import batches, packed, store
-from warmstart.engine import device as devices
 from warmstart.engine.network import Network, PooledHead
 
 HEAD = "head.safetensors"
@@ -35,7 +34,7 @@ class NetworkPredictor:
         if self._serving is None:
             self._serving = in_precision(self.network, self.precision)
             if self._serving is not self.network:
-                packed.prepare(self._serving.body, self.precision)
+                packed.prepare(self._serving.body)
         return self._serving
 
     @torch.inference_mode()
@@ -82,11 +81,11 @@ def load(folder: Path, *, modality: Modality, device: torch.device, precision: t
 
 
 def in_precision(network: Network, precision: torch.dtype) -> Network:
-    """A copy whose body computes in ``precision`` (the network itself for float32), or in what goes with int8."""
+    """A copy whose body computes in ``precision`` (the network itself for float32)."""
     if precision == torch.float32:
         return network
     twin = copy.deepcopy(network)
-    twin.body.to(devices.computing(precision, next(network.body.parameters()).device))
+    twin.body.to(precision)
     return twin.eval()
 
 

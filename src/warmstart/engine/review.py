@@ -110,7 +110,7 @@ def neighbours(
         for part, length in batches.uniform([bench.encoder.size(e) for e in encoded]):
             chosen = bench.encoder.collate([encoded[int(i)] for i in part], length=length)
             batch = {k: v.to(bench.device) for k, v in chosen.items()}
-            asked[part] = network.pooled_states(*bench.pooling, batch)[:, -1].cpu()
+            asked[part] = network.pooled_states(bench.backbone.frozen, bench.backbone.frozen_trunk, batch)[:, -1].cpu()
     asked = torch.nn.functional.normalize(asked, dim=1)
     similarity = torch.cat(
         [asked @ torch.nn.functional.normalize(bench.pooled(known[i : i + 4096])[:, -1], dim=1).T for i in range(0, len(known), 4096)],

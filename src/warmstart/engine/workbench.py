@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from warmstart.core.errors import CutRefused, DiskFull, OutOfTime
-from warmstart.core.protocols import Encoded, Encoder, Input, Modality, Strategy, Task
+from warmstart.core.protocols import Encoded, Encoder, Input, Modality, Task
 from warmstart.engine import activations, batches, cut, network
 from warmstart.engine import backbone as backbones
 from warmstart.engine.activations import Key
@@ -46,7 +46,6 @@ class Workbench:
     ``keep_point`` is the cut that a later rung will start from; ``probe_rows`` how many rows the probe looks at (None: all).
     ``deadline`` (of ``time.perf_counter``) is when the rung at work must have ended. ``hint_rows``, ``hint`` and ``probes`` are the
     probe's memory: what suits these data, and heads that were fitted before.
-    ``int8``: the pooled states are those of the body in eight bits; states at a cut, and what is trained, keep to ``precision``.
     ``measured`` collects rates of this machine: ``forward`` (seconds per token of the whole frozen body), ``training`` (how
     many forward passes one training step costs per token), and what single parts add.
     """
@@ -70,7 +69,6 @@ class Workbench:
     hint_rows: NDArray[np.int64] = field(default_factory=lambda: np.arange(0))
     hint: tuple[tuple[int, ...], float] | None = None
     probes: dict[bytes, Any] = field(default_factory=dict)
-    int8: bool = False
 
     @property
     def n_classes(self) -> int:
@@ -80,21 +78,6 @@ class Workbench:
     def backbone(self) -> Backbone:
         """The pre-trained body, opened on first use."""
         return backbones.load(self.backbone_name, device=self.device, precision=self.precision)
-
-    @property
-    def pooled_precision(self) -> torch.dtype:
-        """What pooled states are computed in, and a head that was fitted on them must be served in."""
-        return torch.int8 if self.int8 else self.precision
-
-    def serving_precision(self, strategy: Strategy) -> torch.dtype:
-        """What a model of this strategy predicts in: as the states that it learned from were computed."""
-        return self.pooled_precision if getattr(strategy, "frozen", False) else self.precision
-
-    @property
-    def pooling(self) -> tuple[nn.Module, cut.Trunk | None]:
-        """The frozen body that pooled states come from, and its trunk."""
-        backbone = self.backbone
-        return (backbone.int8, backbone.int8_trunk) if self.int8 else (backbone.frozen, backbone.frozen_trunk)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -157,10 +140,10 @@ class Workbench:
     def pooled(self, rows: NDArray[np.int64]) -> Tensor:
         """Mean-pooled states at all points of the frozen body: (n, L + 1, D) in float32.
 
-        The same pass keeps what a later rung needs at ``keep_point``, unless the body runs in eight bits for the pooled states alone.
+        The same pass keeps what a later rung needs at ``keep_point``.
         """
-        self._fill(rows, self.backbone.n_blocks, None if self.int8 else self.keep_point)
-        return self._gather(self._pooled, rows)
+        self._fill(rows, self.backbone.n_blocks, self.keep_point)
+        return self._gather(f"pooled:{self.backbone.n_blocks}", rows)
 
     def prepare(self, rows: NDArray[np.int64], point: int) -> None:
         """Bring what training from the cut at ``point`` needs into the store: the state there, and the pooled states up to it."""
@@ -181,13 +164,13 @@ class Workbench:
 
     def lacking(self, rows: NDArray[np.int64], point: int | None = None) -> int:
         """How many of these rows a prefix still has to run over, to ``point`` or (None) through the whole body."""
-        kinds = [self._pooled] if point is None else [f"cut:{point}", f"low:{point}"]
+        kinds = [f"pooled:{self.backbone.n_blocks}"] if point is None else [f"cut:{point}", f"low:{point}"]
         keys = [self.keys[int(i)] for i in rows]
         return len({i for kind in kinds for i in self._shelf(kind).missing(keys)})
 
     def stored(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of these rows whose pooled states at all points are in the store."""
-        missing = set(self._shelf(self._pooled).missing([self.keys[int(i)] for i in rows]))
+        missing = set(self._shelf(f"pooled:{self.backbone.n_blocks}").missing([self.keys[int(i)] for i in rows]))
         return np.array([row for i, row in enumerate(rows) if i not in missing], dtype=np.int64)
 
     def remember_speed(self) -> None:
@@ -220,7 +203,7 @@ class Workbench:
     def _fill(self, rows: NDArray[np.int64], stop: int, keep: int | None) -> None:
         """One pass of the prefix, up to ``stop``, over the rows that lack a state."""
         keys = [self.keys[int(i)] for i in rows]
-        kinds = [self._pooled] if stop == self.backbone.n_blocks else []
+        kinds = [f"pooled:{stop}"] if stop == self.backbone.n_blocks else []
         if keep is not None:
             kinds += [f"cut:{keep}", f"low:{keep}"]
         shelves = {kind: self._shelf(kind) for kind in kinds}
@@ -238,7 +221,7 @@ class Workbench:
                 self.check_time()
                 self._observe(todo[part], length, stop, keep, shelves)
                 bar.update(len(part))
-        if stop == self.backbone.n_blocks and len(todo) > 200 and not self.int8:
+        if stop == self.backbone.n_blocks and len(todo) > 200:
             self.measured["forward"] = (time.perf_counter() - began) / float(self.lengths[todo].sum())
 
     @torch.inference_mode()
@@ -246,10 +229,9 @@ class Workbench:
         keys = [self.keys[int(i)] for i in rows]
         kept: list[Tensor] = []
         batch = self.batch(rows, length=length)
-        body, trunk = self.pooling if stop == self.backbone.n_blocks else (self.backbone.frozen, self.backbone.frozen_trunk)
         states = network.pooled_states(
-            body,
-            trunk,
+            self.backbone.frozen,
+            self.backbone.frozen_trunk,
             batch,
             stop=stop,
             visit=lambda point, state: kept.append(state) if point == keep else None,
@@ -266,10 +248,6 @@ class Workbench:
     def _gather(self, kind: str, rows: NDArray[np.int64]) -> Tensor:
         found = self._shelf(kind).gather([self.keys[int(i)] for i in rows])
         return found.reshape(len(rows), -1, self.width)
-
-    @property
-    def _pooled(self) -> str:
-        return f"{'int8' if self.int8 else 'pooled'}:{self.backbone.n_blocks}"
 
     def _shelf(self, kind: str) -> Shelf:
         if kind not in self._shelves:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from warmstart.engine.clock import Clock
     from warmstart.engine.continued import Verdict
     from warmstart.engine.dataset import Dataset
-    from warmstart.engine.int8_trial import Trial
     from warmstart.engine.ladder import Ladder, Step
     from warmstart.engine.model import Model
     from warmstart.engine.rungs import Candidate
@@ -78,7 +77,7 @@ def _bench(recipe: Recipe, rows: Dataset, quiet: bool) -> Workbench:
         modality=rows.modality,
         backbone_name=recipe.backbone,
         device=where,
-        precision=device.computing(device.dtype(recipe.precision, where), where),
+        precision=device.dtype(recipe.precision, where),
         max_length=recipe.max_length,
         seed=recipe.seed,
         store=activations.Store(),
@@ -110,17 +109,15 @@ class _Climbed:
     eligible: set[str]
     continued: Verdict | None = None
     continued_plan: dict[str, Any] | None = None
-    int8: Trial | None = None
 
 
 def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool]]) -> _Climbed:
-    from warmstart.engine import int8_trial, rungs
+    from warmstart.engine import rungs
 
     alone = recipe.strategy != "auto"
     candidates = rungs.expand([s for s in strategies if s[0].serve_cost < 1], ladder.bench, alone=alone)
     steps = [ladder.climb(rung.label, rung.strategy, seconds=ladder.left()) for rung in candidates]
     bodies = rungs.expand([s for s in strategies if s[0].serve_cost >= 1], ladder.bench, alone=alone)
-    trial = int8_trial.decide(recipe, ladder) if bodies else None
     verdict, plan, bodies = _go_on(recipe, ladder, bodies)
     above = _climb_bodies(recipe, ladder, bodies, steps)
     steps += [*([verdict.loser] if verdict is not None and verdict.loser is not None else []), *above]
@@ -131,7 +128,7 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
             raise failed[0]
         reasons = "; ".join(f"{step.label}: {step.note}" for step in steps if step.note)
         raise BudgetTooSmall(f"no rung could be climbed ({reasons})", "time for at least one", "give more, for example --budget 5m")
-    return _Climbed(steps, eligible, verdict, plan, trial)
+    return _Climbed(steps, eligible, verdict, plan)
 
 
 def _go_on(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> tuple[Verdict | None, dict[str, Any] | None, list[Candidate]]:
@@ -252,20 +249,15 @@ def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, climbed: _Climbed, sp
         found = outcome.on_test(saved, rows.test.inputs, rows.test_targets, rows.test.targets or [], rows.test.rows)
     else:
         found = outcome.out_of_fold(chosen.chosen, rows)
-    notes = [climbed.int8.sentence] if climbed.int8 is not None else []
-    report = _report(recipe, rows, ladder, chosen, found, saved, command, space.out, notes)
+    report = _report(recipe, rows, ladder, chosen, found, saved, command, space.out)
     plan: dict[str, Any] = {"rungs": [step.record() for step in climbed.steps], "keep_point": ladder.kept_point}
     if climbed.continued_plan is not None:
         plan["unlabelled"] = climbed.continued_plan
-    if climbed.int8 is not None:
-        plan["int8"] = vars(climbed.int8)
     folders.write_report(folder, card=card, recipe=recipe, plan=plan, report=report)
     return report
 
 
-def _report(
-    recipe: Recipe, rows: Dataset, ladder: Ladder, chosen: Choice, found: Any, saved: Model, command: str, out: Path, notes: list[str]
-) -> Report:
+def _report(recipe: Recipe, rows: Dataset, ladder: Ladder, chosen: Choice, found: Any, saved: Model, command: str, out: Path) -> Report:
     from warmstart.engine import dataset, device, folders, outcome, review
 
     bench = ladder.bench
@@ -292,10 +284,10 @@ def _report(
         learning_curve_sentence=advice,
         **outcome.drawings(found, rows.labels),
         errors=outcome.errors(found, saved, bench if with_body else None, names),
-        environment=device.environment(bench.device, bench.serving_precision(chosen.chosen.step.strategy)),
+        environment=device.environment(bench.device, bench.precision),
         command=command,
         seed=recipe.seed,
-        warnings=[*rows.warnings, *notes, *folders.notes(bench)],
+        warnings=[*rows.warnings, *folders.notes(bench)],
         seconds=ladder.clock.elapsed(),
         peak_bytes=device.peak_bytes(),
     )

@@ -33,7 +33,6 @@ class Part:
     order = 20
     serve_cost = 1.0
     worth = 0
-    frozen = True
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -88,9 +87,7 @@ class Part:
         bench.measured["probe"] = (time.perf_counter() - began) / size
         held_logits = found.head(features[len(train) :].to(bench.device)).detach().cpu().numpy()
         network = Network(bench.backbone.model, found.head)
-        predictor = NetworkPredictor(
-            network, bench.encoder, device=bench.device, precision=bench.pooled_precision, max_length=bench.max_length
-        )
+        predictor = NetworkPredictor(network, bench.encoder, device=bench.device, precision=bench.precision, max_length=bench.max_length)
         trainable = found.head.weight.numel() + found.head.bias.numel()
         note = f"layers {','.join(map(str, found.points))}, strength {found.strength:.0e}, {len(train)} rows"
         return Fitted(predictor, held_logits, trainable, note, dict(job.settings))
