@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from warmstart.core.errors import TrainingFailed
-from warmstart.engine import fit, optimizer
+from warmstart.engine import fit, master_weights
 from warmstart.engine.clock import Pace
 
 STEPS = 40
@@ -42,9 +42,9 @@ class Task:
         rows = torch.from_numpy(batch)
         return ((self.net(self.x[rows]) - self.y[rows]) ** 2).mean()
 
-    def groups(self) -> list[optimizer.Group]:
+    def groups(self) -> list[master_weights.Group]:
         parameters = list(self.net.parameters())
-        return [optimizer.Group((*parameters[:2], self.unused), 3e-2), optimizer.Group(tuple(parameters[2:]), 1e-2, 0.0)]
+        return [master_weights.Group((*parameters[:2], self.unused), 3e-2), master_weights.Group(tuple(parameters[2:]), 1e-2, 0.0)]
 
     def train(self, pace: Pace | None = None, checkpoint: Path | None = None, steps: int = STEPS) -> fit.Trained:
         stream = fit.order(np.full(64, 5), fit.Schedule(epochs=steps / 4, rows=16), (7, 0))
