@@ -27,7 +27,9 @@ from warmstart.engine.learner import Group, Phase
 from warmstart.engine.parallel import Crew
 
 VALIDATIONS, ROWS, CHECKPOINTS = 20, 400, 40
-"""How often a phase is validated, adds a row to its curves, and can be resumed from."""
+"""How often a phase is validated (at most), adds a row to its curves, and can be resumed from."""
+VALIDATION_SHARE = 0.1
+"""Of the time of training, for validations on the way: in short runs they would take more than the steps. No bit depends on them."""
 
 MOST_RETREATS = 6
 MEMORY, LEAP, LEAP_SHARE, SETTLED, PATIENCE = 0.98, 6.0, 0.3, 100, 3
@@ -121,6 +123,7 @@ class _Run:
         self.optimizers: list[torch.optim.Optimizer] = []
         self.recent: list[dict[str, float]] = []
         self.told = (0, 0.0)
+        self.validating = 0.0
         self.working = working_copy(self.module, how.precision)
         if how.device.type == "cuda":
             self.working.compile()  # type: ignore[no-untyped-call]
@@ -183,7 +186,8 @@ class _Run:
         state.count += self.learner.count(batch) * self.how.crew.world
         state.seconds += time.perf_counter() - began
         self._tell(phase, values, bar)
-        if state.step % max(1, state.total // VALIDATIONS) == 0 and state.step < state.total:
+        due = state.step % max(1, state.total // VALIDATIONS) == 0 and state.step < state.total
+        if due and self.validating <= VALIDATION_SHARE * state.seconds:
             self._validate(phase)
         if state.step % max(1, state.total // CHECKPOINTS) == 0:
             self._save()
@@ -243,11 +247,13 @@ class _Run:
     def _validate(self, phase: Phase) -> None:
         if not self.how.crew.leads:
             return
+        began = time.perf_counter()
         with torch.random.fork_rng(devices=[self.how.device] if self.how.device.type == "cuda" else []), torch.no_grad():
             self.working.eval()
             found = self.learner.validate(self.working, self.state.phase)
             self.working.train()
         self.history.add(self.state.phase, self.state.done + self.state.step, {f"validation/{name}": v for name, v in found.items()})
+        self.validating += time.perf_counter() - began
 
     def _tell(self, phase: Phase, values: dict[str, float], bar: tqdm[Any]) -> None:
         """A row of the curves now and then, and the bar."""
