@@ -74,7 +74,7 @@ def _go_on(recipe: Recipe, ladder: Ladder, recorded: dict[str, Any]) -> tuple[Wo
     bench, folder = ladder.bench, ladder.folder / "continued"
     name = recipe.objective if recipe.objective != "auto" else bench.modality.objective
     objective: Objective = registry.create("objectives", name, options=recipe.options.get("objective"))
-    begun = store.read_json(folder / "plan.json") or recorded
+    begun = store.read_object(folder / "plan.json") or recorded
     seconds = begun.get("seconds") if begun else ladder.left() * SHARE
     setting = learner.Setting(
         data=recipe.unlabelled,
@@ -90,8 +90,8 @@ def _go_on(recipe: Recipe, ladder: Ladder, recorded: dict[str, Any]) -> tuple[Wo
         quiet=bench.quiet,
     )
     body = folder / "body"
-    outcome = store.read_json(folder / "done.json")
-    if outcome is None:
+    outcome = store.read_object(folder / "done.json")
+    if not outcome:
         student = objective.prepare(setting)
         store.write_json(folder / "plan.json", {"settings": student.settings, "seconds": setting.seconds})
         how = loop.How(

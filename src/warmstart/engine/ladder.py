@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from warmstart.core.errors import CutRefused, DamagedModel, OutOfTime, TrainingFailed, WarmstartError
 from warmstart.core.protocols import Predictor, Strategy
 from warmstart.engine import store
-from warmstart.engine.clock import Clock, Pace
+from warmstart.engine.clock import Clock, Pace, replans
 from warmstart.engine.job import Job, Plan
 from warmstart.engine.splits import Split
 from warmstart.engine.workbench import Workbench
@@ -132,7 +131,7 @@ class Ladder:
             if recorded is None or not recorded["folds"]:
                 step.note = "not climbed in the recorded plan"
                 return False
-            step.settings, step.folds, step.replans = dict(recorded["settings"]), recorded["folds"], _pairs(recorded["replans"])
+            step.settings, step.folds, step.replans = dict(recorded["settings"]), recorded["folds"], replans(recorded["replans"])
             return True
         done = self._read(step, "plan")
         if done is not None:
@@ -216,7 +215,7 @@ class Ladder:
             step.logits = np.concatenate(parts)
             step.seconds += done["seconds"]
             step.trainable, step.note = done["trainable"], done["note"]
-            step.replans[name] = _pairs({name: done["replans"]})[name]
+            step.replans |= replans({name: done["replans"]})
             if enough is not None and self.follow is None and fold + 1 < step.folds and enough(step, fold + 1):
                 step.predicted *= (fold + 1) / step.folds
                 step.folds = fold + 1
@@ -253,8 +252,8 @@ class Ladder:
     def decided(self, name: str, decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What an interrupted run decided under this name, else what ``decide`` says now, written down for a resumed run."""
         path = self.folder / "rungs" / f"{name}.json"
-        found = _read_json(path)
-        if found is None:
+        found = store.read_object(path)
+        if not found:
             found = decide()
             store.write_json(path, found)
         return found
@@ -279,9 +278,9 @@ class Ladder:
     def _read(self, step: Step, name: str) -> dict[str, Any] | None:
         """What an interrupted run left of this step."""
         path = self._folder(step) / f"{name}.json"
-        found = _read_json(path)
-        if found is None or not name.startswith("fold"):
-            return found
+        found = store.read_object(path)
+        if not found or not name.startswith("fold"):
+            return found or None
         try:
             return {**found, "logits": store.read_tensors(path.with_suffix(".safetensors"))["logits"].numpy()}
         except DamagedModel:
@@ -302,17 +301,3 @@ class Ladder:
                 precision=self.bench.precision,
                 max_length=self.bench.max_length,
             )
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file; None where there is none, or a damaged one: it is then made again."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found
-
-
-def _pairs(recorded: dict[str, Sequence[Sequence[int]]]) -> dict[str, list[tuple[int, int]]]:
-    """Replans as they were before JSON made lists of them."""
-    return {name: [(int(a), int(b)) for a, b in found] for name, found in recorded.items()}

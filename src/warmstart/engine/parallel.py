@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,12 +43,6 @@ class Crew:
         told = torch.tensor([value], dtype=torch.float64, device=_device())
         torch.distributed.broadcast(told, 0)
         return float(told)
-
-    def follow(self, tensors: Iterable[Tensor]) -> None:
-        """Give every process the first one's tensors."""
-        if self.world > 1:
-            for tensor in tensors:
-                torch.distributed.broadcast(tensor, 0)
 
     def wait(self) -> None:
         """Until all are here."""

@@ -80,15 +80,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is none, or a damaged one: it is then made again."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def fingerprint(folder: Path) -> str:
     """Hash of a backbone's weights and configuration: equal bodies have equal fingerprints, wherever they lie."""
     digest = hashlib.blake2b(digest_size=16)
@@ -122,7 +113,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none that can be read."""
+    """The object in a JSON file; empty where there is none, or a damaged one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -130,24 +121,28 @@ def read_object(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+@contextmanager
+def _opening(given: str, expected: str, do: str) -> Iterator[None]:
+    """Whatever transformers says while it opens a folder, as one of our errors."""
+    quiet_transformers()
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BackboneNotFound(f"{given}: {reason}", expected, do) from None
+
+
 def _load_transformers(folder: Path) -> nn.Module:
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
-    quiet_transformers()
-    try:
+    expected = "a folder in Hugging Face format with config.json and *.safetensors"
+    with _opening(f"the backbone in {folder} cannot be opened", expected, "see: warmstart models"):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         both = bool(getattr(config, "is_encoder_decoder", False))
         alone = both and type(config) in AutoModelForTextEncoding._model_mapping
         body = (AutoModelForTextEncoding if alone else AutoModel).from_pretrained(
             folder, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BackboneNotFound(
-            f"the backbone in {folder} cannot be opened: {reason}",
-            "a folder in Hugging Face format with config.json and *.safetensors",
-            "see: warmstart models",
-        ) from None
     if both and not alone:  # Whisper: transformers has no class of the encoder alone that opens the files of both
         whole = type(body).__name__
         body = body.get_encoder()
@@ -160,11 +155,7 @@ def is_causal(folder: Path) -> bool:
     """Whether ``folder`` holds a causal language model, by the architecture that its ``config.json`` names."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    try:
-        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
-    except (OSError, ValueError):
-        return False
-    return bool(set(named) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()))
+    return bool(set(read_config(folder).get("architectures") or []) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()))
 
 
 def load_causal(folder: Path) -> nn.Module:
@@ -175,17 +166,13 @@ def load_causal(folder: Path) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
-    quiet_transformers()
     expected = "a causal language model in Hugging Face format, with config.json and *.safetensors"
-    try:
+    with _opening(f"no causal language model can be opened in {folder}", expected, "see: warmstart models"):
         if not is_causal(folder):  # transformers would give a masked model a head at random
             raise ValueError("its config.json names no causal architecture")
         model = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BackboneNotFound(f"no causal language model can be opened in {folder}: {reason}", expected, "see: warmstart models") from None
     assert isinstance(model, nn.Module)  # noqa: S101 - narrows the untyped return value
     return _aligned(model).eval()
 
@@ -198,8 +185,8 @@ def load_masked(folder: Path) -> tuple[nn.Module, set[str]]:
     """
     from transformers import AutoConfig, AutoModelForMaskedLM, BertForPreTraining
 
-    quiet_transformers()
-    try:
+    expected, do = "a folder of a BERT-like model in Hugging Face format", "see: warmstart models; for a causal model use --objective gpt"
+    with _opening(f"the masked language model in {folder} cannot be opened", expected, do):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         auto = BertForPreTraining if config.model_type == "bert" else AutoModelForMaskedLM
         model, told = auto.from_pretrained(
@@ -211,13 +198,6 @@ def load_masked(folder: Path) -> tuple[nn.Module, set[str]]:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BackboneNotFound(
-            f"the masked language model in {folder} cannot be opened: {reason}",
-            "a folder of a BERT-like model in Hugging Face format",
-            "see: warmstart models; for a causal model use --objective gpt",
-        ) from None
     assert isinstance(model, nn.Module)  # noqa: S101 - narrows the untyped return value
     return _aligned(model), set(told["missing_keys"])
 

@@ -104,11 +104,7 @@ class Workspace:
         return [path for path in self.partial.iterdir() if path.name != WORK]
 
     def _read(self) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = json.loads((self.work / RUN).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found
+        return store.read_object(self.work / RUN) or None
 
     def _newest(self) -> float:
         """When an interrupted run last wrote anything: a killed process cannot say how long it ran."""

@@ -193,7 +193,7 @@ def _decided(folder: Path) -> dict[str, Any]:
     """What this run, or the interrupted one that it resumes, decided before it began to train."""
     from warmstart.engine import store
 
-    return store.read_json(folder / "plan.json") or {}
+    return store.read_object(folder / "plan.json")
 
 
 def _training_seconds(budget: float, clock: Clock) -> float:
