@@ -8,8 +8,9 @@ import time
 import torch
 
 from warmstart.core.protocols import Learner
-from warmstart.engine import loop, optimizers
+from warmstart.engine import optimizers
 from warmstart.engine.learner import Setting
+from warmstart.engine.working import Working
 
 
 def seconds_per_step(learner: Learner, setting: Setting, *, steps: int = 3, phase: int = 0) -> float:
@@ -21,26 +22,21 @@ def seconds_per_step(learner: Learner, setting: Setting, *, steps: int = 3, phas
     before = {name: value.detach().clone() for name, value in module.state_dict().items()}
     taken = []
     with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []):
-        working = loop.working_copy(module, setting.precision)
-        pairs = list(zip(module.parameters(), working.parameters(), strict=True))
+        working = Working(module, setting.precision)
         moved = optimizers.build([group for group in learner.groups(phase) if group.parameters])
         for step in range(1 + steps):
             began = time.perf_counter()
-            learner.learn(working, phase, learner.batch(phase, step))
-            for parameter, twin in pairs if working is not module else []:
-                parameter.grad = None if twin.grad is None else twin.grad.to(parameter.dtype)
-                twin.grad = None
+            learner.learn(working.copy, phase, learner.batch(phase, step))
+            working.gather()
             for optimizer in moved:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            with torch.no_grad():
-                for parameter, twin in pairs if working is not module else []:
-                    twin.copy_(parameter)
+            working.follow()
             if setting.device.type == "cuda":
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - began)
     module.load_state_dict(before)
-    for parameter, _ in pairs:
+    for parameter in module.parameters():
         parameter.grad = None
     return statistics.median(taken[1:] or taken)
 

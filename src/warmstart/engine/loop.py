@@ -6,7 +6,6 @@ When a loss is not finite, or leaps, nothing of that step is kept: the run goes 
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from warmstart.engine.clock import Pace
 from warmstart.engine.history import History, sparkline
 from warmstart.engine.learner import Group, Phase
 from warmstart.engine.parallel import Crew
+from warmstart.engine.working import Working
 
 VALIDATIONS, ROWS, CHECKPOINTS = 20, 400, 40
 """How often a phase is validated (at most), adds a row to its curves, and can be resumed from."""
@@ -124,9 +124,9 @@ class _Run:
         self.recent: list[dict[str, float]] = []
         self.told = (0, 0.0)
         self.validating = 0.0
-        self.working = working_copy(self.module, how.precision)
+        self.working = Working(self.module, how.precision)
         if how.device.type == "cuda":
-            self.working.compile()  # type: ignore[no-untyped-call]
+            self.working.copy.compile()  # type: ignore[no-untyped-call]
 
     def go(self) -> Outcome:
         found = self.checkpoints.newest()
@@ -173,7 +173,7 @@ class _Run:
         state, began = self.state, time.perf_counter()
         self._seed(_mixed(self.how.seed, state.phase, state.step) + self.how.crew.rank)
         batch = self.learner.batch(state.phase, state.step)
-        found = self.learner.learn(self.working, state.phase, batch)
+        found = self.learner.learn(self.working.copy, state.phase, batch)
         norm = self._gradients(phase, found)
         values = {name: float(value) for name, value in found.items()}
         loss = values["loss"]
@@ -195,21 +195,16 @@ class _Run:
 
     def _gradients(self, phase: Phase, found: dict[str, Tensor]) -> float:
         """Bring the gradients to the float32 parameters, averaged over all processes and clipped; gives their norm."""
-        moved = [p for group in self.groups for p in group.parameters]
-        if self.working is not self.module:
-            for parameter in moved:
-                gradient = self.twins[parameter].grad
-                parameter.grad = None if gradient is None else gradient.to(parameter.dtype)
-                self.twins[parameter].grad = None
-        gradients = [p.grad for p in moved if p.grad is not None]
-        self.how.crew.average(gradients)
+        self.working.gather()
+        moved = [p for group in self.groups for p in group.parameters if p.grad is not None]
+        self.how.crew.average([p.grad for p in moved if p.grad is not None])
         if self.how.crew.world > 1:
             means = torch.stack([value.detach().float() for value in found.values()])
             self.how.crew.average([means])
             found.update(zip(found, means, strict=True))
         if phase.clip is None:
             return 0.0
-        return float(nn.utils.clip_grad_norm_([p for p in moved if p.grad is not None], phase.clip))
+        return float(nn.utils.clip_grad_norm_(moved, phase.clip))
 
     def _descend(self, phase: Phase) -> None:
         factor = factor_of(phase, self.state.step, self.state.total) * self.state.scale
@@ -218,13 +213,7 @@ class _Run:
                 group["lr"] = group["base"] * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self._follow()
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Let the working copy have the parameters' values."""
-        if self.working is not self.module:
-            torch._foreach_copy_(list(self.twins.values()), list(self.twins))
+        self.working.follow()
 
     def _prepare(self) -> None:
         """Optimisers and the working copy for the phase at hand."""
@@ -233,25 +222,17 @@ class _Run:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["base"] = group["lr"]
-        moved = {p for group in self.groups for p in group.parameters}
-        for parameter in self.module.parameters():
-            parameter.requires_grad_(parameter in moved)
-            parameter.grad = None  # of a step that was not taken
-        named = dict(self.working.named_parameters())
-        self.twins = {p: named[name] for name, p in self.module.named_parameters()}
-        for parameter, twin in self.twins.items():
-            twin.requires_grad_(parameter in moved)
-        self._follow()
-        self.working.train()
+        self.working.move({p for group in self.groups for p in group.parameters})
+        self.working.follow()
+        self.working.copy.train()
 
     def _validate(self, phase: Phase) -> None:
         if not self.how.crew.leads:
             return
         began = time.perf_counter()
         with torch.random.fork_rng(devices=[self.how.device] if self.how.device.type == "cuda" else []), torch.no_grad():
-            self.working.eval()
-            found = self.learner.validate(self.working, self.state.phase)
-            self.working.train()
+            found = self.learner.validate(self.working.copy.eval(), self.state.phase)
+            self.working.copy.train()
         self.history.add(self.state.phase, self.state.done + self.state.step, {f"validation/{name}": v for name, v in found.items()})
         self.validating += time.perf_counter() - began
 
@@ -334,22 +315,6 @@ class _Run:
                 _, o, i, key = name.split(".", 3)
                 parameter = _parameters(self.optimizers[int(o)])[int(i)]
                 self.optimizers[int(o)].state[parameter][key] = value.to(parameter.device)
-
-
-def working_copy(module: nn.Module, precision: torch.dtype) -> nn.Module:
-    """A copy that computes in ``precision`` (the module itself for float32) and shares the module's buffers.
-
-    Batch normalisation stays in float32: its running statistics are sums of many small steps.
-    """
-    if precision == torch.float32:
-        return module
-    twin = copy.deepcopy(module).to(precision)
-    for ours, theirs in zip(module.modules(), twin.modules(), strict=True):
-        if isinstance(theirs, nn.modules.batchnorm._BatchNorm):
-            theirs.float()
-        for name, buffer in ours.named_buffers(recurse=False):
-            theirs._buffers[name] = buffer
-    return twin
 
 
 def factor_of(phase: Phase, step: int, total: int) -> float:

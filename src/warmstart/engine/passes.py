@@ -12,6 +12,7 @@ from warmstart.core.errors import BudgetTooSmall
 from warmstart.core.protocols import Learner
 from warmstart.engine import dial, loop
 from warmstart.engine.learner import Setting
+from warmstart.engine.working import Working
 
 AnyLearner = TypeVar("AnyLearner", bound=Learner)
 
@@ -66,7 +67,7 @@ def _seconds(learner: Learner, setting: Setting) -> tuple[float, float]:
     """Of one step, and of one validation."""
     each = dial.seconds_per_step(learner, setting)
     with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []), torch.no_grad():
-        working = loop.working_copy(learner.module, setting.precision).eval()
+        working = Working(learner.module, setting.precision).copy.eval()
         began = time.perf_counter()
         learner.validate(working, 0)
         taken = time.perf_counter() - began
