@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from warmstart.core import recipe as recipes
-from warmstart.core.recipe import PretrainRecipe, Recipe
+from warmstart.core.recipe import AnyRecipe, PretrainRecipe, Recipe
 from warmstart.core.report import PretrainReport
 
 if TYPE_CHECKING:
@@ -90,16 +90,10 @@ def adapt(
         "skip_bad": skip_bad,
         "options": {family: dict(chosen) for family, chosen in (options or {}).items()},
     }
-    for name, value in (("data", data), ("test", test)):
-        if isinstance(value, str | Path):
-            given[name] = str(value)
-    base = recipe if isinstance(recipe, Recipe) else recipes.read(Path(recipe), Recipe()) if recipe is not None else Recipe()
-    default = Recipe()
-    resolved = recipes.with_values(base, {name: value for name, value in given.items() if value != getattr(default, name)})
+    resolved, objects = _resolved(recipe, Recipe(), given, {"data": data, "test": test})
     from warmstart.stages import adapt as stage
 
-    frames = {name: value for name, value in (("data", data), ("test", test)) if not isinstance(value, str | Path)}
-    stage.run(resolved, **frames, out=Path(out), force=force, quiet=quiet, command="warmstart.adapt(...)")
+    stage.run(resolved, **objects, out=Path(out), force=force, quiet=quiet, command="warmstart.adapt(...)")
     return load(out, device=device, precision=precision)
 
 
@@ -164,16 +158,20 @@ def pretrain(
         "seed": seed,
         "options": {family: dict(chosen) for family, chosen in (options or {}).items()},
     }
-    for name, value in (("data", data), ("validation", validation)):
-        if isinstance(value, str | Path):
-            given[name] = str(value)
-    default = PretrainRecipe()
-    base = recipe if isinstance(recipe, PretrainRecipe) else recipes.read(Path(recipe), default) if recipe is not None else default
-    resolved = recipes.with_values(base, {name: value for name, value in given.items() if value != getattr(default, name)})
+    resolved, objects = _resolved(recipe, PretrainRecipe(), given, {"data": data, "validation": validation})
     from warmstart.stages import pretrain as stage
 
-    objects = {name: value for name, value in (("data", data), ("validation", validation)) if not isinstance(value, str | Path)}
     return stage.run(resolved, **objects, out=Path(out), force=force, quiet=quiet, command="warmstart.pretrain(...)")
+
+
+def _resolved(
+    recipe: str | Path | AnyRecipe | None, default: AnyRecipe, given: Mapping[str, Any], sources: Mapping[str, Any]
+) -> tuple[AnyRecipe, dict[str, Any]]:
+    """The recipe, changed by arguments that differ from their defaults, and those of the sources that are objects, not paths."""
+    paths = {name: str(value) for name, value in sources.items() if isinstance(value, str | Path)}
+    base = default if recipe is None else recipes.read(Path(recipe), default) if isinstance(recipe, str | Path) else recipe
+    changed = {name: value for name, value in {**given, **paths}.items() if value != getattr(default, name)}
+    return recipes.with_values(base, changed), {name: value for name, value in sources.items() if name not in paths}
 
 
 def load(folder: str | Path, *, device: str = "auto", precision: Literal["auto", "float32", "bfloat16"] = "auto") -> Model:

@@ -18,12 +18,12 @@ from typing import Any
 
 import click
 
-from warmstart.core import recipe as recipes
 from warmstart.core import registry
 from warmstart.core.errors import BadOption, DiskFull, FolderExists, RunError, UnknownPart, WarmstartError, nearest
 from warmstart.core.recipe import PretrainRecipe, Recipe
 from warmstart.flags import columns as columns_of
-from warmstart.flags import common, recipe_flags
+from warmstart.flags import common, recipe_flags, run_flags
+from warmstart.flags import recipe as recipe_of
 from warmstart.terminal import print_json, print_piece, print_predictions, print_report, print_table, print_texts
 
 DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".ipc", ".txt", ".gz")
@@ -95,13 +95,7 @@ def app() -> None:
 
 @app.command("adapt")
 @click.argument("data", required=False)
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Model folder to write.")
-@recipe_flags()
-@click.option("--recipe", "file", type=click.Path(path_type=Path), help="Recipe to start from (.toml, or a .json that a run wrote).")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any recipe key, e.g. strategy.head=native.")
-@click.option("--force", is_flag=True, help="Overwrite FOLDER.")
-@click.option("--quiet", is_flag=True, help="No progress.")
-@common
+@run_flags(of=Recipe, out="Model folder to write.", example="strategy.head=native")
 def _adapt(
     *, data: str | None, out: Path, file: Path | None, sets: tuple[str, ...], force: bool, quiet: bool, as_json: bool, **flags: Any
 ) -> None:
@@ -110,11 +104,9 @@ def _adapt(
     DATA is a table with a label column and one of texts or images, or a folder with a folder of images for each class. What every rung
     of the ladder gained is measured and written into FOLDER.
     """
-    recipe = recipes.with_sets(recipes.read(file, Recipe()) if file else Recipe(), sets)
-    given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
-    recipe = recipes.with_values(recipe, {**given, "column": columns_of(given.get("column", ())), **({"data": data} if data else {})})
-    if not recipe.data:
-        raise BadOption("no DATA was given", "a table, as the first argument or as data in the recipe", "see: warmstart adapt --help")
+    recipe = recipe_of(
+        Recipe(), data=data, file=file, sets=sets, flags=flags, expected="a table, as the first argument or as data in the recipe"
+    )
     from warmstart.stages import adapt
 
     report = adapt.run(recipe, out=out, force=force, quiet=quiet, command=_command())
@@ -127,13 +119,7 @@ def _adapt(
 
 @app.command("pretrain")
 @click.argument("data", required=False)
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Folder to write the body to.")
-@recipe_flags(of=PretrainRecipe)
-@click.option("--recipe", "file", type=click.Path(path_type=Path), help="Recipe to start from (.toml, or a .json that a run wrote).")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any recipe key, e.g. objective.steps=300.")
-@click.option("--force", is_flag=True, help="Overwrite FOLDER.")
-@click.option("--quiet", is_flag=True, help="No progress.")
-@common
+@run_flags(of=PretrainRecipe, out="Folder to write the body to.", example="objective.steps=300")
 def _pretrain(
     *, data: str | None, out: Path, file: Path | None, sets: tuple[str, ...], force: bool, quiet: bool, as_json: bool, **flags: Any
 ) -> None:
@@ -141,24 +127,16 @@ def _pretrain(
 
     DATA is text, a table, or a folder, as the objective asks for. FOLDER is then what adapt --backbone starts from.
     """
-    recipe = recipes.with_sets(recipes.read(file, PretrainRecipe()) if file else PretrainRecipe(), sets)
-    given = {name: value for name, value in flags.items() if value is not None and value is not False and value != ()}
-    recipe = recipes.with_values(recipe, {**given, "column": columns_of(given.get("column", ())), **({"data": data} if data else {})})
-    if not recipe.data:
-        raise BadOption("no DATA was given", "text, a table or a folder, as the first argument", "see: warmstart pretrain --help")
+    recipe = recipe_of(
+        PretrainRecipe(), data=data, file=file, sets=sets, flags=flags, expected="text, a table or a folder, as the first argument"
+    )
     from warmstart.stages import pretrain
 
     report = pretrain.run(recipe, out=out, force=force, quiet=quiet, command=_command())
-    if report is None:
-        return
-    if as_json:
-        print_json(report.contract())
-        return
-    for warning in report.warnings:
-        click.echo(f"note: {warning}", err=True)
-    click.echo(report.as_text())
-    folder = shlex.quote(str(out))
-    click.echo(f"\nReport: {out / 'report.html'}\nNext: warmstart adapt DATA --backbone {folder} --out MODEL")
+    if report is not None:
+        print_report(report, out, as_json)
+        if not as_json:
+            click.echo(f"Next: warmstart adapt DATA --backbone {shlex.quote(str(out))} --out MODEL")
 
 
 @app.command("predict")

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from warmstart.core.report import Report
+from warmstart.core.report import PretrainReport, Report
 
 
 def print_json(value: Any) -> None:
@@ -27,7 +27,7 @@ def print_table(rows: Iterable[Sequence[str]]) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def print_report(report: Report, folder: Path | None, as_json: bool) -> None:
+def print_report(report: Report | PretrainReport, folder: Path | None, as_json: bool) -> None:
     """A report as text, with its warnings on stderr and where its page lies, or as the JSON contract."""
     if as_json:
         print_json(report.contract())

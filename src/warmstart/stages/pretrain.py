@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 AFTER_SHARE, AFTER_SECONDS = 0.03, 3.0
 """Of a budget, kept for measuring, drawing and saving."""
 
+DECIDED = "plan.json"
+"""In the working folder: what was decided before training began."""
+
 
 def run(
     recipe: PretrainRecipe,
@@ -57,13 +60,17 @@ def run(
 
     with parallel.crew() as crew:
         space = workspace.Workspace(out, force=force or not crew.leads)
+        setting = _setting(recipe, data, validation, folder=space.work, crew=crew, quiet=quiet)
         if not crew.leads:
-            _follow(recipe, objective, space, crew, data, validation)
+            _follow(recipe, objective, setting, crew)
             return None
         with space.alone():
-            space.open(recipe, _identity(recipe.data if data is None else data), clock)
-            learner = _prepare(recipe, objective, space, crew, clock, data, validation, quiet)
-            report = _train(recipe, learner, space, crew, clock, command, quiet)
+            space.open(recipe, _identity(setting.data), clock)
+            learner, decided = _prepare(recipe, objective, setting, clock)
+            if not quiet:
+                print(_planned(recipe, learner), file=sys.stderr)
+            crew.wait()
+            report = _train(recipe, learner, setting, decided, space, crew, clock, command)
         space.publish()
     return report
 
@@ -93,14 +100,14 @@ def _identity(data: Any) -> str:
     return content_key(repr(told).encode()).hex()
 
 
-def _setting(recipe: PretrainRecipe, space: Workspace, crew: Crew, data: Any, validation: Any) -> Setting:
+def _setting(recipe: PretrainRecipe, data: Any, validation: Any, *, folder: Path, crew: Crew, quiet: bool) -> Setting:
     from warmstart.engine import backbone, device, learner
 
     where = device.resolve(recipe.device)
     return learner.Setting(
         data=recipe.data if data is None else data,
         validation=recipe.validation if validation is None else validation,
-        folder=space.work,
+        folder=folder,
         column=recipe.column,
         skip_bad=recipe.skip_bad,
         start=backbone.find(recipe.start)[1] if recipe.start is not None else None,
@@ -111,47 +118,42 @@ def _setting(recipe: PretrainRecipe, space: Workspace, crew: Crew, data: Any, va
         seed=recipe.seed,
         rank=crew.rank,
         world=crew.world,
+        quiet=quiet,
     )
 
 
-def _prepare(
-    recipe: PretrainRecipe, objective: Objective, space: Workspace, crew: Crew, clock: Clock, data: Any, validation: Any, quiet: bool
-) -> Learner:
-    """The learner as planned: by a recorded plan, by what an interrupted run decided, or now."""
+def _prepare(recipe: PretrainRecipe, objective: Objective, setting: Setting, clock: Clock) -> tuple[Learner, dict[str, Any]]:
+    """The learner, and what was decided before training: by a recorded plan, by an interrupted run, or now; written down for a resumed run.
+
+    Raises:
+        DataError: The data are not those that were decided for.
+    """
     from dataclasses import replace
 
     from warmstart.engine import store
 
-    setting = replace(_setting(recipe, space, crew, data, validation), quiet=quiet)
-    decided = _decided(space.work) or recipe.plan
-    budget = None if recipe.budget is None else _training_seconds(recipe.budget, clock)
-    setting = replace(setting, seconds=budget, settings=decided.get("settings", {}))
-    learner = objective.prepare(setting)
-    if decided and decided.get("corpus") not in (None, learner.corpus.hash):
-        raise DataError(
-            "the data are not those that this run, or this recipe, began with", "the same data", "use another --out, or --force"
-        )
-    if budget is not None:
-        budget = decided.get("seconds", _training_seconds(recipe.budget or 0.0, clock))
-    plan = {"settings": learner.settings, "corpus": learner.corpus.hash, "seconds": budget}
-    store.write_json(space.work / "plan.json", plan)
-    crew.wait()
-    if not quiet:
-        print(_planned(recipe, learner), file=sys.stderr)
-    return learner
+    before = store.read_object(setting.folder / DECIDED) or recipe.plan
+    learner = objective.prepare(replace(setting, seconds=_training_seconds(recipe, clock), settings=before.get("settings", {})))
+    if before.get("corpus") not in (None, learner.corpus.hash):
+        given = "the data are not those that this run, or this recipe, began with"
+        raise DataError(given, "the same data", "use another --out, or --force")
+    seconds = _training_seconds(recipe, clock)  # preparing took its share
+    if seconds is not None:
+        seconds = before.get("seconds", seconds)
+    decided = {"settings": learner.settings, "corpus": learner.corpus.hash, "seconds": seconds}
+    store.write_json(setting.folder / DECIDED, decided)
+    return learner, decided
 
 
-def _follow(recipe: PretrainRecipe, objective: Objective, space: Workspace, crew: Crew, data: Any, validation: Any) -> None:
+def _follow(recipe: PretrainRecipe, objective: Objective, setting: Setting, crew: Crew) -> None:
     """What a process does that ``torchrun`` started beside the first: the same training, and nothing written."""
     from dataclasses import replace
 
-    from warmstart.engine import loop
+    from warmstart.engine import loop, store
 
     crew.wait()
-    decided = _decided(space.work)
-    setting = replace(_setting(recipe, space, crew, data, validation), settings=decided["settings"])
-    learner = objective.prepare(setting)
-    loop.run(learner, _how(recipe, setting, decided, crew, None))
+    decided = store.read_object(setting.folder / DECIDED)
+    loop.run(objective.prepare(replace(setting, settings=decided["settings"])), _how(recipe, setting, decided, crew, None))
     crew.wait()
 
 
@@ -165,7 +167,7 @@ def _how(recipe: PretrainRecipe, setting: Setting, decided: dict[str, Any], crew
         seed=recipe.seed,
         device=setting.device,
         precision=setting.precision,
-        seconds=decided.get("seconds"),
+        seconds=decided["seconds"],
         replans=None if recorded is None else replans(recorded),
         crew=crew,
         progress=progress,
@@ -173,12 +175,18 @@ def _how(recipe: PretrainRecipe, setting: Setting, decided: dict[str, Any], crew
 
 
 def _train(
-    recipe: PretrainRecipe, learner: Learner, space: Workspace, crew: Crew, clock: Clock, command: str, quiet: bool
+    recipe: PretrainRecipe,
+    learner: Learner,
+    setting: Setting,
+    decided: dict[str, Any],
+    space: Workspace,
+    crew: Crew,
+    clock: Clock,
+    command: str,
 ) -> PretrainReport:
     from warmstart.engine import device, loop, pretrained
 
-    setting = _setting(recipe, space, crew, None, None)
-    outcome = loop.run(learner, _how(recipe, setting, _decided(space.work), crew, None if quiet else recipe.objective))
+    outcome = loop.run(learner, _how(recipe, setting, decided, crew, None if setting.quiet else recipe.objective))
     crew.wait()
     learner.module.eval()
     learner.save(space.partial)
@@ -189,15 +197,9 @@ def _train(
     return pretrained.write(space.partial, recipe=recipe, learner=learner, plan=plan, report=report, seconds=clock.elapsed())
 
 
-def _decided(folder: Path) -> dict[str, Any]:
-    """What this run, or the interrupted one that it resumes, decided before it began to train."""
-    from warmstart.engine import store
-
-    return store.read_object(folder / "plan.json")
-
-
-def _training_seconds(budget: float, clock: Clock) -> float:
-    return max(0.0, clock.remaining() - AFTER_SECONDS - AFTER_SHARE * budget)
+def _training_seconds(recipe: PretrainRecipe, clock: Clock) -> float | None:
+    """What is left of the budget for training; None without one."""
+    return None if recipe.budget is None else max(0.0, clock.remaining() - AFTER_SECONDS - AFTER_SHARE * recipe.budget)
 
 
 def _planned(recipe: PretrainRecipe, learner: Learner) -> str:
