@@ -200,7 +200,7 @@ def test_schedule() -> None:
 
 
 PAIR = """
-import json, sys
+import json, sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import torch
@@ -209,6 +209,7 @@ from warmstart.engine import loop, parallel
 with parallel.crew() as crew:
     learner = Tiny(rank=crew.rank, world=crew.world, dropout=0.0, steps=(25,))
     learner.module[2] = torch.nn.Identity()  # batch statistics are those of a share
+    time.sleep(crew.rank)  # one that comes late finds what the other has written meanwhile
     outcome = loop.run(learner, loop.How(Path(sys.argv[2]), 3, torch.device("cpu"), torch.float32, crew=crew))
     if crew.leads:
         print("LOSSES", json.dumps(outcome.history.curve("loss")[1]))
@@ -222,7 +223,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path: Path) -> None:
     script.write_text(PAIR)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     arguments = [str(Path(__file__).parent.parent), str(tmp_path / "pair")]
-    done = subprocess.run([*torchrun, str(script), *arguments], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([*torchrun, str(script), *arguments], env=environment, capture_output=True, text=True, check=True, timeout=120)
     two = json.loads(next(line for line in done.stdout.splitlines() if "LOSSES" in line).split("LOSSES ")[1])
     alone = Tiny(dropout=0.0, steps=(25,))
     alone.module[2] = torch.nn.Identity()  # type: ignore[index, operator]

@@ -98,6 +98,17 @@ def test_stopped_in_the_middle(how: signal.Signals, corpus: Path, tmp_path: Path
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
+def test_two_processes(corpus: Path, tmp_path: Path, warmstart: Run) -> None:
+    """The command that the documentation names: one folder, and the curve of one process."""
+    args = [str(a) for a in ("pretrain", corpus, *SMALL, "--set", "objective.steps=20", "--out")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "warmstart"]
+    subprocess.run([*torchrun, *args, str(tmp_path / "two")], check=True, capture_output=True, timeout=120)
+    code, _, err = warmstart(*args, tmp_path / "one")
+    assert code == 0, err
+    losses = [json.loads((tmp_path / name / "report.json").read_text())["curves"]["loss"][1] for name in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], abs=0.02)
+
+
 def test_from_python(corpus: Path, tmp_path: Path) -> None:
     options = {"objective": {"width": 32, "depth": 1, "heads": 2, "context": 16, "batch": 4, "vocabulary": 300, "steps": 3}}
     report = api.pretrain(corpus, out=tmp_path / "body", objective="gpt", options=options)

@@ -129,10 +129,10 @@ class _Run:
             self.working.copy.compile()  # type: ignore[no-untyped-call]
 
     def go(self) -> Outcome:
-        found = self.checkpoints.newest()
+        found = self._newest()
         if found is not None:
             self._restore(found)
-        self.history.resume(self.state.done + self.state.step)
+        self._cut_history()
         while self.state.phase < len(self.phases):
             self._phase(self.phases[self.state.phase])
         self.history.close()
@@ -262,7 +262,7 @@ class _Run:
             TrainingFailed: It was tried often enough.
         """
         before, scale, retreats, events = self.state.step, self.state.scale, self.state.retreats + 1, self.state.events
-        found = self.checkpoints.newest()
+        found = self._newest()
         if found is None or retreats > MOST_RETREATS:
             raise TrainingFailed(
                 f"{reason}, at step {self.state.done + before + 1}, after {retreats - 1} retreats to a checkpoint with a smaller step",
@@ -274,7 +274,7 @@ class _Run:
         where = f"back to step {self.state.done + self.state.step}, learning rate x {scale / 2:g}"
         self.state.events = [*events, f"at step {self.state.done + before + 1} {reason}: {where}"]
         self._save()
-        self.history.resume(self.state.done + self.state.step)
+        self._cut_history()
         bar.n = self.state.step
 
     def _pace(self, phase: Phase) -> Pace:
@@ -286,6 +286,16 @@ class _Run:
         left = self.how.seconds - self.state.seconds
         to_come = [self.state.total - self.state.step, *(p.steps for p in self.phases[self.state.phase + 1 :])]
         return Pace(max(0.0, left) * to_come[0] / max(1, sum(to_come)), list(recorded))
+
+    def _newest(self) -> Checkpoint | None:
+        """The last checkpoint, which all processes have read before any of them writes the next one."""
+        found = self.checkpoints.newest()
+        self.how.crew.wait()
+        return found
+
+    def _cut_history(self) -> None:
+        if self.how.crew.leads:
+            self.history.resume(self.state.done + self.state.step)
 
     def _save(self) -> None:
         if self.how.crew.leads:
