@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from warmstart.core.errors import BudgetTooSmall
 from warmstart.core.report import Metric
-from warmstart.engine import autoencoder, autoencoder_settings, bodies, dial, mosaic, pixels, statistics, store
+from warmstart.engine import autoencoder, autoencoder_settings, bodies, dial, mosaic, pixels, preprocessing, statistics, store
 from warmstart.engine.learner import Group, Phase, Picture, Plan, Setting
 from warmstart.engine.order import Order
 from warmstart.engine.pixels import Pixels
+from warmstart.engine.seeds import seeded
 
 VALIDATED = 256
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.5
@@ -67,8 +68,7 @@ class Autoencoding:
         self.corpus, self.device = found.corpus, setting.device
         self.masked = self.settings["architecture"] == "masked"
         self.order = Order(len(found.train), self.settings["batch"], seed=setting.seed, rank=setting.rank, world=setting.world)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(setting.seed)
+        with seeded(setting.seed):
             self.module: nn.Module = self._built().to(self.device)
         if self.settings["architecture"] == "convolutional":
             self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -263,8 +263,9 @@ class Autoencoding:
             bodies.save(body, folder)
             return
         store.save_transformers(cast(Any, self.module).vit, folder)
-        c, h, w = self.data.shape
-        store.write_json(folder / "preprocessor_config.json", processor(c, h, w))
+        c = self.data.shape[0]
+        settings = preprocessing.plain(self.data.shape, mean=[PIXEL_MEAN] * c, std=[PIXEL_STD] * c)
+        store.write_json(folder / preprocessing.FILE, settings)
 
     # Shapes ---------------------------------------------------------------------------------------------------------------------------
 
@@ -308,18 +309,3 @@ def _vit(settings: Mapping[str, Any], channels: int, side: int) -> Any:
         attention_probs_dropout_prob=0.0,
     )
     return transformers.ViTModel(config)
-
-
-def processor(channels: int, height: int, width: int) -> dict[str, Any]:
-    """What ``AutoImageProcessor`` reads beside the ViT."""
-    return {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"height": height, "width": width},
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [PIXEL_MEAN] * channels,
-        "image_std": [PIXEL_STD] * channels,
-    }

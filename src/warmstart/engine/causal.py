@@ -17,6 +17,7 @@ from transformers.activations import ACT2FN
 
 from warmstart.core.errors import BadOption
 from warmstart.engine import fused
+from warmstart.engine.seeds import seeded
 
 NORMS = {
     "llama": ("input_layernorm", "post_attention_layernorm"),
@@ -193,8 +194,7 @@ def configuration(
 def create(config: Any, *, seed: int) -> nn.Module:
     """A model with fresh weights. GPT-2 begins as its authors had it; the others with zeros in the matrices that write to the residual
     stream, so that every block begins as the identity (Zhang et al. 2019)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         if config.model_type in NORMS:
             for name, weight in model.named_parameters():

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from warmstart.core.errors import DataError
 from warmstart.core.report import Metric
-from warmstart.engine import augment, probing, statistics, streams
+from warmstart.engine import augment, statistics, streams
 from warmstart.engine.learner import Group, Phase, Picture
 from warmstart.engine.seeds import generator, seeded
 from warmstart.engine.streams import Stream
@@ -124,17 +124,13 @@ class Classes:
         labels = self.held_labels[:n]
         return functional.cross_entropy(logits, labels, reduction="none").double(), (logits.argmax(1) == labels).double(), states.cpu()
 
-    @torch.no_grad()
     def _probed(self, module: nn.Module, states: Tensor, times: int) -> Tensor:
         """Which held-out rows (M,) a probe names rightly."""
-        rows = streams.sample(self.stream, times * self.stream.looked_at)
-        train = streams.embedded(module, self.stream, rows), self.labels[rows]
-        return probing.right(train, (states, self.held_labels[: len(states)]), len(self.stream.names)).double()
+        return streams.probed(module, self.stream, (self.labels, self.held_labels), states, times=times)
 
     def pictures(self, module: nn.Module) -> Sequence[Picture]:
         """What the network sees."""
-        found = self.stream.picture()
-        return [] if found is None else [found]
+        return self.stream.pictures()
 
     def samples(self, module: nn.Module) -> Sequence[str]:
         """None."""

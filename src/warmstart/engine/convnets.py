@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.core.errors import BadOption, nearest
-from warmstart.engine import bodies, network, store
+from warmstart.engine import bodies, network, preprocessing, store
 
 OWN = ("convnet", "small_resnet")
 
@@ -120,19 +120,7 @@ def save(body: nn.Module, folder: Path, *, mean: list[float], std: list[float], 
         store.save_transformers(body, folder)
         return
     store.save_transformers(body, folder)
-    processor = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_convert_rgb": channels == 3,
-        "do_resize": True,
-        "size": {"height": height, "width": width},
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": mean,
-        "image_std": std,
-    }
-    store.write_json(folder / "preprocessor_config.json", processor)
+    store.write_json(folder / preprocessing.FILE, preprocessing.plain(shape, mean=mean, std=std))
 
 
 def _given(text: str | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from warmstart.engine.dbn import AT_ONCE, DeepBelief
 from warmstart.engine.learner import Group, Phase, Picture, Plan, Setting
 from warmstart.engine.order import Order
 from warmstart.engine.pixels import Pixels
+from warmstart.engine.seeds import seeded
 
 LR, GAUSSIAN_SHARE = 0.05, 0.1
 """Learning rate of a machine; Gaussian units have no bound, and bear a tenth of it (Hinton 2010, section 13.2)."""
@@ -63,8 +64,7 @@ class Belief:
         self.order = Order(len(found.train), self.settings["batch"], seed=setting.seed, rank=setting.rank, world=setting.world)
         self.per_pass = self.order.per_pass
         self.mean, self.std = self._scale()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(setting.seed)
+        with seeded(setting.seed):
             self.module: nn.Module = DeepBelief(
                 self.sizes,
                 visible_units=self.settings["visible"],

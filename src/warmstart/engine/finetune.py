@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -16,6 +15,7 @@ from warmstart.engine import contrast, cut, fit, master_weights, probe, store, t
 from warmstart.engine.job import Fitted, Job, Plan
 from warmstart.engine.network import Network, groups_by_depth
 from warmstart.engine.predictor import NetworkPredictor
+from warmstart.engine.seeds import seeded
 from warmstart.engine.workbench import Workbench
 
 VERY_FEW = 200
@@ -198,8 +198,7 @@ def blocks_from(net: Network, point: int) -> list[list[nn.Parameter]]:
 def _network(bench: Workbench, train: NDArray[np.int64], how: Course, job: Job) -> Network:
     body = copy.deepcopy(bench.backbone.model)
     if how.head == "native":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(job.seed)
+        with seeded(job.seed):
             return Network(_native(bench, body).to(bench.device), None)
     # The final state alone: on SST-2 with four of six blocks trained for one epoch it gave 87.5 where all states gave 86.0.
     last = (bench.backbone.n_blocks,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,14 @@ class ImageStream:
         with seeded(self.setting.seed):
             return convnets.build(self.settings["body"]).train()
 
-    def picture(self) -> Picture | None:
+    def pictures(self) -> Sequence[Picture]:
         """A row of images as they are, and below them two views of each."""
         rows = self.rows(0)[:SHOWN]
         images = self.images.images[rows]
         drawn = [augment.draw(len(rows), generator=generator(self.setting.seed, 0, which)) for which in (0, 1)]
         lines = [pixels.unit(images), *(self.augmentation(images, numbers) for numbers in drawn)]
         grid = torch.cat([torch.cat(list(line), dim=2) for line in lines], dim=1)  # (C, 3 H, n W)
-        return Picture("images (top) and two random views of each", grid[0] if len(grid) == 1 else grid.permute(1, 2, 0))
+        return [Picture("images (top) and two random views of each", grid[0] if len(grid) == 1 else grid.permute(1, 2, 0))]
 
     def save(self, body: nn.Module, folder: Path) -> None:
         """Write the body and what is done to images before they reach it."""

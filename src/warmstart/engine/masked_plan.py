@@ -20,6 +20,7 @@ from warmstart.engine.masked_batches import How
 from warmstart.engine.masked_data import Read
 from warmstart.engine.masked_learner import MaskedLearner
 from warmstart.engine.masked_model import MaskedModel
+from warmstart.engine.seeds import seeded
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,7 @@ def prepare(options: Any, setting: Setting) -> MaskedLearner:
     clock = Clock(setting.seconds)
     read = masked_data.read(setting, tokenizer=options.tokenizer, size=options.vocabulary, lowercase=options.lowercase, held=options.held)
     settings = dict(setting.settings) or _shape(options, setting, read, clock)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(setting.seed)
+    with seeded(setting.seed):
         model, notes = _model(settings, setting, read)
     learner = _learner(model, settings, read, setting)
     if not setting.settings:

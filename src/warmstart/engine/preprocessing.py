@@ -134,6 +134,23 @@ def of(folder: Path) -> Preprocessing:
     )
 
 
+def plain(shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    """What ``AutoImageProcessor`` reads beside a body for images of ``shape`` (C, H, W): resized, from 0 to 1, normalised."""
+    channels, height, width = shape
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_convert_rgb": channels == 3,
+        "do_resize": True,
+        "size": {"height": height, "width": width},
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(mean),
+        "image_std": list(std),
+    }
+
+
 def _own(folder: Path, image: Mapping[str, Any]) -> Preprocessing:
     try:
         height, width = (int(n) for n in image["size"])

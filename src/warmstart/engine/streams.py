@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from warmstart.engine import cut, network
+from warmstart.engine import cut, network, probing
 from warmstart.engine.learner import Corpus, Group, Phase, Picture, Plan, Setting
 
 
@@ -47,7 +47,7 @@ class Stream(Protocol):
 
     def body(self) -> nn.Module: ...
 
-    def picture(self) -> Picture | None: ...
+    def pictures(self) -> Sequence[Picture]: ...
 
     def save(self, body: nn.Module, folder: Path) -> None: ...
 
@@ -77,6 +77,17 @@ def embedded(module: nn.Module, stream: Stream, rows: Tensor, *, at_once: int = 
     """States (n, D) of training rows as they are, in float32 on the CPU; ``module`` has ``embed``."""
     parts = [rows[i : i + at_once] for i in range(0, len(rows), at_once)]
     return torch.cat([module.embed(stream.known(part)).float().cpu() for part in parts])  # type: ignore[operator]
+
+
+@torch.no_grad()
+def probed(module: nn.Module, stream: Stream, labels: tuple[Tensor, Tensor], states: Tensor, *, times: int) -> Tensor:
+    """Which of the held-out rows with ``states`` (M, D) a linear probe names rightly, from ``times`` the rows of a validation: (M,) 0 or 1.
+
+    ``labels`` are those of all rows, and of the held-out ones.
+    """
+    rows = sample(stream, times * stream.looked_at)
+    train = embedded(module, stream, rows), labels[0][rows]
+    return probing.right(train, (states, labels[1][: len(states)]), len(stream.names)).double()
 
 
 def one_cycle(name: str, settings: Mapping[str, Any]) -> Phase:

@@ -109,9 +109,9 @@ class TextStream:
                 module.p = dropout
         return body.train()
 
-    def picture(self) -> Picture | None:
+    def pictures(self) -> Sequence[Picture]:
         """None: a text is no picture."""
-        return None
+        return ()
 
     def save(self, body: nn.Module, folder: Path) -> None:
         """Write the body and its tokenizer."""

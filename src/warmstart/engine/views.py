@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from warmstart.core.errors import BadOption
 from warmstart.core.report import Metric
-from warmstart.engine import contrastive, probing, statistics, streams
+from warmstart.engine import contrastive, statistics, streams
 from warmstart.engine.learner import Group, Phase, Picture
 from warmstart.engine.seeds import seeded
 from warmstart.engine.streams import Stream
@@ -131,20 +131,16 @@ class Views:
             states.append(module.embed(stream.held(start, start + size)))  # type: ignore[operator]
         return torch.cat(losses).double().cpu(), torch.cat(aligned).double().cpu(), torch.cat(states).cpu()
 
-    @torch.no_grad()
     def _probed(self, module: nn.Module, states: Tensor, times: int) -> Tensor | None:
         """Which held-out rows (M,) a probe names rightly; None without labels."""
         labels, held = self.stream.labels, self.stream.held_labels
         if labels is None or held is None or len(self.stream.names) < 2:
             return None
-        rows = streams.sample(self.stream, times * self.stream.looked_at)
-        train = streams.embedded(module, self.stream, rows), labels[rows]
-        return probing.right(train, (states, held[: len(states)]), len(self.stream.names)).double()
+        return streams.probed(module, self.stream, (labels, held), states, times=times)
 
     def pictures(self, module: nn.Module) -> Sequence[Picture]:
         """Views that have to be told from others."""
-        found = self.stream.picture()
-        return [] if found is None else [found]
+        return self.stream.pictures()
 
     def samples(self, module: nn.Module) -> Sequence[str]:
         """None."""

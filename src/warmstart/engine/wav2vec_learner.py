@@ -16,6 +16,7 @@ from warmstart.core.errors import BadOption, DataError
 from warmstart.core.report import Metric
 from warmstart.engine import learner, spectra, speech_targets, statistics, store, wav2vec
 from warmstart.engine.learner import Group, Phase, Picture, Setting
+from warmstart.engine.seeds import seeded
 from warmstart.engine.sound_corpus import SoundCorpus
 from warmstart.engine.speech_targets import Codebook, Frames
 from warmstart.engine.wav2vec import Masked, MaskedBody
@@ -61,8 +62,7 @@ class Wav2VecLearner:
         if not len(self.rows) or not len(self.held_rows):
             raise DataError("no recording is long enough", "recordings of a twentieth of a second or more", "give longer recordings")
         self.codebook = None if settings["targets"] == "quantizer" else self._learned()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(setting.seed + 1)
+        with seeded(setting.seed + 1):
             self.module = MaskedBody(body, self._head()).to(setting.device)
         total = int(self.frames[id(train)][self.rows].sum())
         # Every epoch has the same number of batches, so that a step's epoch follows from its number.
@@ -351,8 +351,7 @@ def fresh_body(values: Mapping[str, Any], seed: int) -> nn.Module:
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
     store.quiet_transformers()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         body = Wav2Vec2Model(Wav2Vec2Config(**values))
     assert isinstance(body, nn.Module)  # noqa: S101 - narrows the untyped value
     return body.train()
