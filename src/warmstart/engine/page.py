@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -59,6 +59,31 @@ _LIMITS = {"verdict": 12, "ladder": 40, "comparisons": 20, "learning_curve": 200
 
 def render(report: Report) -> str:
     """The whole page as one HTML document; sections without data are left out."""
+    values = {
+        "r": report,
+        "title": _title(report),
+        "metrics": _metrics(report),
+        "main_name": clip(described(report.main_metric)[0], 30),
+        "figures": _figures(report),
+        "chosen": next((rung for rung in report.ladder if rung.chosen), None),
+        "spent": _spent(report),
+        "pairs": confused_pairs(report),
+        "many_classes": len(report.confusion_labels) > plots.FEW_CLASSES,
+        "drawn_classes": min(len(report.confusion_labels), plots.MOST_CLASSES),
+        "broad_matrix": plots.FEW_CLASSES < len(report.confusion_labels) <= plots.NAMED_CLASSES,
+        "calibration": _calibration(report),
+        "label_bars": _label_bars(report.data.labels),
+        "length_name": _length_name(report),
+        "predict_command": f"warmstart predict {shlex.quote(report.model)} {_EXAMPLES.get(report.data.unit, _EXAMPLES['tokens'])[0]}",
+        "example": _EXAMPLES.get(report.data.unit, _EXAMPLES["tokens"])[1],
+        "model_literal": repr(report.model),
+        "limits": _LIMITS,
+    }
+    return filled("report.html", values)
+
+
+def filled(template: str, values: Mapping[str, Any]) -> str:
+    """One of our templates filled in, without characters that a page cannot show."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
@@ -68,27 +93,7 @@ def render(report: Report) -> str:
     )
     filters = (clip, breakable, picture, score, interval, points, share, duration, compact, size, head)
     environment.filters.update({function.__name__: function for function in filters})
-    page = environment.get_template("report.html").render(
-        r=report,
-        title=_title(report),
-        metrics=_metrics(report),
-        main_name=clip(described(report.main_metric)[0], 30),
-        figures=_figures(report),
-        chosen=next((rung for rung in report.ladder if rung.chosen), None),
-        spent=_spent(report),
-        pairs=confused_pairs(report),
-        many_classes=len(report.confusion_labels) > plots.FEW_CLASSES,
-        drawn_classes=min(len(report.confusion_labels), plots.MOST_CLASSES),
-        broad_matrix=plots.FEW_CLASSES < len(report.confusion_labels) <= plots.NAMED_CLASSES,
-        calibration=_calibration(report),
-        label_bars=_label_bars(report.data.labels),
-        length_name=_length_name(report),
-        predict_command=f"warmstart predict {shlex.quote(report.model)} {_EXAMPLES.get(report.data.unit, _EXAMPLES['tokens'])[0]}",
-        example=_EXAMPLES.get(report.data.unit, _EXAMPLES["tokens"])[1],
-        model_literal=repr(report.model),
-        limits=_LIMITS,
-    )
-    return _UNSHOWABLE.sub("", page).strip() + "\n"
+    return _UNSHOWABLE.sub("", environment.get_template(template).render(values)).strip() + "\n"
 
 
 def write(report: Report, path: Path) -> None:

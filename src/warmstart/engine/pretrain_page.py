@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from warmstart.core.report import PretrainReport
@@ -26,14 +25,6 @@ MEANINGS = {
 
 def render(report: PretrainReport) -> str:
     """The whole page as one HTML document."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update({f.__name__: f for f in (clip, page.duration, page.compact, page.size, page.head)})
     kept, used = [], 0
     for title, uri in report.pictures:
         used += len(uri)
@@ -42,7 +33,9 @@ def render(report: PretrainReport) -> str:
     command = f"warmstart adapt DATA --backbone {shlex.quote(report.model)} --out MODEL"
     if report.objective == "gpt":
         command = f'warmstart predict {shlex.quote(report.model)} "Once upon a time"\n{command}'
-    return environment.get_template("pretrain.html").render(r=report, figures=_figures(report), pictures=kept, next_command=command)
+    title = f"{clip(report.objective, 40)} on {clip(report.source, 80)}"
+    values = {"r": report, "title": title, "figures": _figures(report), "pictures": kept, "next_command": command}
+    return page.filled("pretrain.html", values)
 
 
 def write(report: PretrainReport, path: Path) -> None:
