@@ -17,10 +17,9 @@ from torch import Tensor
 
 from warmstart.core import registry
 from warmstart.core.errors import ColumnNotFound, DataError, FileUnreadable
-from warmstart.engine import images as image_files
 from warmstart.engine import sources
 from warmstart.engine.draft import Table
-from warmstart.engine.images import Picture
+from warmstart.engine.images import Picture, fitted, read_all
 from warmstart.engine.learner import Corpus, Setting
 from warmstart.engine.preprocessing import Geometry
 
@@ -208,7 +207,7 @@ class _Files:
 
     def _load(self, rows: Sequence[int], geometry: Geometry | None) -> list[Picture]:
         values, folder = [self.values[i] for i in rows], sources.folder_of(self.table.source)
-        return image_files.read_all(values, folder=folder, shape=geometry, form="" if geometry is None else geometry.form)
+        return read_all(values, folder=folder, shape=geometry, form="" if geometry is None else geometry.form)
 
     def shape(self, size: int | None, channels: int | None) -> tuple[int, int, int]:
         """(C, H, W) that suits the source, told from a sample."""
@@ -241,7 +240,7 @@ class _Files:
                     left_out[reason] += 1
                     first_bad = first_bad or f"{picture.name or f'{self.table.source}, row {self.table.rows[i]}'}: {reason}"
                     continue
-                block.append(image_files.fitted(picture, geometry, geometry.form))
+                block.append(fitted(picture, geometry, geometry.form))
                 names.append(str(label))
             if first_bad and not setting.skip_bad:
                 raise DataError(first_bad, "images that can be read", "repair it, or leave such images out with --skip-bad")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warmstart.core.errors import BadOption, ColumnNotFound
+from warmstart.core.errors import BadOption
 from warmstart.core.protocols import Encoded, Input
-from warmstart.engine import extraction, image_files, sound
+from warmstart.engine import extraction, media, sound
 from warmstart.engine.cepstra import Cepstra
 from warmstart.engine.extraction import Extraction
+from warmstart.engine.media import SingleFeaturizer
 from warmstart.engine.sound import Limit, Sound
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 
     from warmstart.engine.draft import Table
 
-NAMES = ("audio", "sound", "recording", "speech", "wav", "clip", "file", "file_name", "filename", "path", "audio_path", "filepath")
-SAMPLE_ROWS = 50
+NAMES = ("audio", "sound", "recording", "speech", "wav", "clip", *media.FILE_NAMES, "audio_path", "filepath")
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ class Part:
 
         if isinstance(source, list | tuple) and source and all(extraction.is_sound(v) for v in source):
             return Table({"audio": list(source)}, list(range(1, len(source) + 1)), "the list")
-        path = image_files.path_of(source)
+        path = media.path_of(source)
         if path is None:
             return None
         if path.is_dir():
-            return image_files.read_folder(path, suffixes=sound.SUFFIXES, role="audio")
+            return media.read_folder(path, suffixes=sound.SUFFIXES, role="audio")
         if path.suffix.lower() in sound.SUFFIXES:
             return Table({"audio": [str(path.absolute())]}, [1], str(path))
         return None
 
     def matches(self, columns: Mapping[str, Sequence[Any]], *, folder: Path) -> bool:
         """Whether a column holds recordings; of names of files one at least must be there."""
-        return any(_holds_sound(values, folder) for values in columns.values())
+        return any(media.holds(values, extraction.is_sound, folder) for values in columns.values())
 
     def infer(self, columns: Mapping[str, Sequence[Any]], given: Mapping[str, str]) -> dict[str, str]:
         """The column of recordings, by a well-known name where there are several.
@@ -79,14 +79,7 @@ class Part:
         Raises:
             ColumnNotFound: No column holds recordings, or several do.
         """
-        if "audio" in given:
-            return dict(given)
-        found = [name for name, values in columns.items() if _holds_sound(values, None)]
-        named = [name for known in NAMES for name in found if name.strip().casefold() == known]
-        if len(found) != 1 and not named:
-            why = f"several columns hold sound: {', '.join(map(repr, found))}" if found else "no column holds sound"
-            raise ColumnNotFound(why, f"columns: {', '.join(map(repr, list(columns)[:20]))}", "name it: --column audio=NAME")
-        return {"audio": (named or found)[0], **given}
+        return media.infer(columns, given, role="audio", looks=extraction.is_sound, names=NAMES, plural="sound")
 
     def load(self, values: Sequence[Input], *, folder: Path, body: Path | None) -> list[Input]:
         """Every recording read, mixed to one channel and brought to the body's rate (16 kHz without a body), in threads."""
@@ -137,7 +130,7 @@ class Part:
         """
         return AudioEncoder(Extraction(folder), self._limit)
 
-    def featurizer(self, options: Mapping[str, Any]) -> AudioFeaturizer:
+    def featurizer(self, options: Mapping[str, Any]) -> SingleFeaturizer:
         """Statistics of MFCCs.
 
         Raises:
@@ -145,11 +138,11 @@ class Part:
         """
         if options:
             raise BadOption(f"no option {next(iter(options))!r}", "no options", "leave it out")
-        return AudioFeaturizer(Cepstra())
+        return SingleFeaturizer(Cepstra())
 
-    def load_featurizer(self, folder: Path) -> AudioFeaturizer:
-        """The features that ``AudioFeaturizer.save`` wrote."""
-        return AudioFeaturizer(Cepstra.load(folder))
+    def load_featurizer(self, folder: Path) -> SingleFeaturizer:
+        """The features that ``SingleFeaturizer.save`` wrote."""
+        return SingleFeaturizer(Cepstra.load(folder))
 
 
 class AudioEncoder:
@@ -175,31 +168,3 @@ class AudioEncoder:
     def save(self, folder: Path) -> None:
         """Write the ``preprocessor_config.json`` that ``AutoFeatureExtractor`` reads."""
         self._how.save(folder)
-
-
-class AudioFeaturizer:
-    """Features of the classic rung."""
-
-    def __init__(self, features: Cepstra) -> None:
-        self._features = features
-
-    def fit(self, values: Sequence[Input]) -> Any:
-        """Learn band, mean and deviation; the features of ``values``: (N, F) float32."""
-        return self._features.fit([value[0] for value in values])
-
-    def transform(self, values: Sequence[Input]) -> Any:
-        """Features (N, F) float32."""
-        return self._features.transform([value[0] for value in values])
-
-    def save(self, folder: Path) -> None:
-        """Write ``cepstra.safetensors`` and ``cepstra.json``."""
-        self._features.save(folder)
-
-
-def _holds_sound(values: Sequence[Any], folder: Path | None) -> bool:
-    """Whether most of the values that are there look like sound; with a folder, whether one of the named files exists too."""
-    sample = [v for v in values[:SAMPLE_ROWS] if v is not None and not (isinstance(v, str) and not v)]
-    if not sample or sum(extraction.is_sound(v) for v in sample) * 2 <= len(sample):
-        return False
-    names = [v for v in sample if isinstance(v, str)]
-    return folder is None or not names or any((folder / name).is_file() for name in names)

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from warmstart.core.errors import BadOption, ColumnNotFound
+from warmstart.core.errors import BadOption
 from warmstart.core.protocols import Encoded, Input
-from warmstart.engine import image_files, images, preprocessing, store
+from warmstart.engine import idx, images, media, preprocessing, store
 from warmstart.engine.image_features import ImageFeatures
 from warmstart.engine.images import Picture
+from warmstart.engine.media import SingleFeaturizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from warmstart.engine.draft import Table
 
-NAMES = ("image", "img", "picture", "photo", "pixels", "file", "file_name", "filename", "path", "image_path", "filepath")
-SAMPLE_ROWS = 50
+NAMES = ("image", "img", "picture", "photo", "pixels", *media.FILE_NAMES, "image_path", "filepath")
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,18 @@ class Part:
 
         if isinstance(source, list | tuple) and source and all(images.is_image(v) and not isinstance(v, Mapping) for v in source):
             return Table({"image": list(source)}, list(range(1, len(source) + 1)), "the list")
-        path = image_files.path_of(source)
+        path = media.path_of(source)
         if path is None:
             return None
         if path.is_dir():
-            return image_files.read_folder(path, suffixes=images.SUFFIXES, role="image")
+            return media.read_folder(path, suffixes=images.SUFFIXES, role="image")
         if path.suffix.lower() in images.SUFFIXES and path.is_file():
             return Table({"image": [str(path.absolute())]}, [1], str(path))
-        return image_files.read_idx(path)
+        return idx.read(path)
 
     def matches(self, columns: Mapping[str, Sequence[Any]], *, folder: Path) -> bool:
         """Whether a column holds images; of names of files one at least must be there."""
-        return any(_holds_images(values, folder) for values in columns.values())
+        return any(media.holds(values, images.is_image, folder) for values in columns.values())
 
     def infer(self, columns: Mapping[str, Sequence[Any]], given: Mapping[str, str]) -> dict[str, str]:
         """The column of images, by a well-known name where there are several.
@@ -71,14 +71,7 @@ class Part:
         Raises:
             ColumnNotFound: No column holds images, or several do.
         """
-        if "image" in given:
-            return dict(given)
-        found = [name for name, values in columns.items() if _holds_images(values, None)]
-        named = [name for known in NAMES for name in found if name.strip().casefold() == known]
-        if len(found) != 1 and not named:
-            why = f"several columns hold images: {', '.join(map(repr, found))}" if found else "no column holds images"
-            raise ColumnNotFound(why, f"columns: {', '.join(map(repr, list(columns)[:20]))}", "name it: --column image=NAME")
-        return {"image": (named or found)[0], **given}
+        return media.infer(columns, given, role="image", looks=images.is_image, names=NAMES, plural="images")
 
     def load(self, values: Sequence[Input], *, folder: Path, body: Path | None) -> list[Input]:
         """Every image decoded, in threads, at the size that the body takes; with no body a small one is kept alone."""
@@ -131,7 +124,7 @@ class Part:
         """
         return ImageEncoder(folder)
 
-    def featurizer(self, options: Mapping[str, Any]) -> ImageFeaturizer:
+    def featurizer(self, options: Mapping[str, Any]) -> SingleFeaturizer:
         """Oriented gradients, colours and a thumbnail.
 
         Raises:
@@ -139,11 +132,11 @@ class Part:
         """
         if options:
             raise BadOption(f"no option {next(iter(options))!r}", "no options", "leave it out")
-        return ImageFeaturizer(ImageFeatures())
+        return SingleFeaturizer(ImageFeatures())
 
-    def load_featurizer(self, folder: Path) -> ImageFeaturizer:
-        """The features that ``ImageFeaturizer.save`` wrote."""
-        return ImageFeaturizer(ImageFeatures.load(folder))
+    def load_featurizer(self, folder: Path) -> SingleFeaturizer:
+        """The features that ``SingleFeaturizer.save`` wrote."""
+        return SingleFeaturizer(ImageFeatures.load(folder))
 
 
 class ImageEncoder:
@@ -169,31 +162,3 @@ class ImageEncoder:
     def save(self, folder: Path) -> None:
         """Write the ``preprocessor_config.json`` that ``AutoImageProcessor`` reads, or that of a body of our own."""
         store.write_json(folder / preprocessing.FILE, self._how.settings)
-
-
-class ImageFeaturizer:
-    """Features of the classic rung."""
-
-    def __init__(self, features: ImageFeatures) -> None:
-        self._features = features
-
-    def fit(self, values: Sequence[Input]) -> Any:
-        """Learn mean and deviation; the features of ``values``: (N, F) float32."""
-        return self._features.fit([value[0] for value in values])
-
-    def transform(self, values: Sequence[Input]) -> Any:
-        """Features (N, F) float32."""
-        return self._features.transform([value[0] for value in values])
-
-    def save(self, folder: Path) -> None:
-        """Write ``features.safetensors`` and ``features.json``."""
-        self._features.save(folder)
-
-
-def _holds_images(values: Sequence[Any], folder: Path | None) -> bool:
-    """Whether most of the values that are there look like images; with a folder, whether one of the named files exists too."""
-    sample = [v for v in values[:SAMPLE_ROWS] if v is not None and not (isinstance(v, str) and not v)]
-    if not sample or sum(images.is_image(v) for v in sample) * 2 <= len(sample):
-        return False
-    names = [v for v in sample if isinstance(v, str)]
-    return folder is None or not names or any((folder / name).is_file() for name in names)

@@ -1,11 +1,9 @@
-"""Sources that only images come in: folders of image files, one folder a class, and IDX files of the MNIST family."""
+"""IDX files, in which the MNIST family of data sets comes."""
 
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +13,10 @@ from numpy.typing import NDArray
 from warmstart.core.errors import DataError, FileUnreadable
 from warmstart.engine.draft import Table
 
-SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def read_folder(folder: Path, *, suffixes: Sequence[str], role: str) -> Table | None:
-    """Files with these suffixes below ``folder`` as columns ``role`` (paths) and ``label`` (the folder directly below ``folder``).
-
-    Files that lie in ``folder`` itself have no label; where all do, there is no label column. None where there is no such file.
-
-    Raises:
-        DataError: The folders below are splits rather than classes.
-    """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and not _hidden(p.relative_to(folder)))
-    if not files:
-        return None
-    inside = [p.relative_to(folder).parts for p in files]
-    classes = {parts[0] for parts in inside if len(parts) > 1}
-    if len(classes) > 1 and {name.lower() for name in classes} <= SPLITS:
-        shown = sorted(classes)
-        train = next((name for name in shown if name.lower().startswith("train")), shown[0])
-        other = next(name for name in shown if name != train)
-        raise DataError(
-            f"the folders in {folder} are splits ({', '.join(shown)}), not classes",
-            "a folder with one folder for each class",
-            f"give {folder / train}, and --test {folder / other}",
-        )
-    columns: dict[str, list[Any]] = {role: [str(p.absolute()) for p in files]}
-    if classes:
-        columns["label"] = [parts[0] if len(parts) > 1 else None for parts in inside]
-    return Table(columns, list(range(1, len(files) + 1)), str(folder))
-
-
-def read_idx(path: Path) -> Table | None:
+def read(path: Path) -> Table | None:
     """An IDX file of images (``*-images-idx3-ubyte``, gzipped or not) and, where it lies beside it, its file of labels; else None.
 
     Raises:
@@ -87,17 +56,3 @@ def _idx(path: Path) -> NDArray[Any]:
         raise FileUnreadable(f"{path} has {len(content):,} bytes where its header promises {expected:,}", "a whole file", "get it again")
     values = np.frombuffer(content, kind, offset=start).reshape(tuple(shape))
     return values.astype(values.dtype.newbyteorder("="))
-
-
-def path_of(source: Any) -> Path | None:
-    """The file or folder that a source names, where it is there; None for anything else."""
-    if not isinstance(source, str | os.PathLike) or str(source) == "-":
-        return None
-    try:
-        return Path(source) if Path(source).exists() else None
-    except (OSError, ValueError):  # no name of a file at all
-        return None
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith((".", "__")) for part in path.parts)
