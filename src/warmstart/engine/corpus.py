@@ -17,9 +17,9 @@ from typing import Any
 
 from warmstart.core import registry
 from warmstart.core.errors import ColumnNotFound, DataError, FileNotFound, FileUnreadable, nearest
-from warmstart.engine import text_streams
+from warmstart.engine import text_files
 from warmstart.engine.tables import read_table
-from warmstart.engine.text_streams import Problems
+from warmstart.engine.text_files import Problems
 
 PIECE = 1 << 18
 """Characters of a document that are handed on at once; a longer document comes in several pieces, cut at the end of a line if it can be."""
@@ -110,8 +110,8 @@ class Texts:
             if path in self._columns:
                 yield from _cells(self._values(path, problems), problems)
                 continue
-            with text_streams.opened(path) as stream:
-                found = text_streams.lines(stream, str(path), problems)
+            with text_files.opened(path) as stream:
+                found = text_files.lines(stream, str(path), problems)
                 yield from _cut(found) if self.whole else _paragraphs(found)
 
     def _values(self, path: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
@@ -181,13 +181,13 @@ def _kind(path: Path) -> str:
 def _records(path: Path, problems: Problems, names: list[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     kind = _kind(path)
     if kind == ".parquet":
-        yield from ((f"row {row}", record) for row, record in text_streams.parquet_records(path, names))
+        yield from ((f"row {row}", record) for row, record in text_files.parquet_records(path, names))
         return
-    with text_streams.opened(path) as stream:
+    with text_files.opened(path) as stream:
         if kind in (".csv", ".tsv"):
-            found = text_streams.delimited_records(stream, str(path), problems, tabs=kind == ".tsv")
+            found = text_files.delimited_records(stream, str(path), problems, tabs=kind == ".tsv")
         else:
-            found = text_streams.json_records(stream, str(path), problems)
+            found = text_files.json_records(stream, str(path), problems)
         yield from ((f"line {line}", record) for line, record in found)
 
 

@@ -19,7 +19,7 @@ from warmstart.core.card import Body, Card, Source
 from warmstart.core.protocols import Learner
 from warmstart.core.recipe import PretrainRecipe
 from warmstart.core.report import PretrainReport
-from warmstart.engine import device, pretrain_page, store
+from warmstart.engine import backbone, device, pretrain_page, store
 from warmstart.engine.learner import Picture
 from warmstart.engine.loop import Outcome
 
@@ -74,7 +74,7 @@ def write(
     events = folder / ".work" / "tensorboard"
     if events.is_dir():
         shutil.copytree(events, folder / "tensorboard", dirs_exist_ok=True)
-    licence = cards.licence(Path(recipe.start)) if recipe.start and Path(recipe.start).is_dir() else "unknown"
+    licence = cards.licence(backbone.find(recipe.start)[1]) if recipe.start else "unknown"
     body = Body(folder.name.removesuffix(".partial"), store.fingerprint(folder), licence, report.parameters)
     card = Card(
         verb="pretrain",

@@ -49,7 +49,7 @@ def run(
     from warmstart.engine import dataset, device, rungs, sources, workspace
 
     space = workspace.Workspace(out, force=force)
-    rungs.wanted(recipe)
+    rungs.wanted(recipe)  # wrong options are told before anything is read
     device.dtype(recipe.precision, device.resolve(recipe.device))
     recipe, data, note = sources.resolve(recipe, data)
     strategies = rungs.wanted(recipe)
