@@ -249,10 +249,13 @@ def _evaluate(
     print_report(report, out, as_json)
 
 
-@app.command("models")
+@app.group("models", invoke_without_command=True)
 @common
-def _models(*, as_json: bool) -> None:
-    """List the pre-trained bodies that can be used here."""
+@click.pass_context
+def _models(context: click.Context, *, as_json: bool) -> None:
+    """List the pre-trained bodies that can be used here; import others."""
+    if context.invoked_subcommand is not None:
+        return
     from warmstart.stages import models
 
     found = models.run()
@@ -260,6 +263,36 @@ def _models(*, as_json: bool) -> None:
         print_json([dataclasses.asdict(row) for row in found])
         return
     print_table([models.HEADER, *(row.cells() for row in found)])
+
+
+@_models.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--as", "architecture", required=True, metavar="ARCHITECTURE", help="What the tensors are: mobilenet_v2, resnet50, ...")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Folder to write.")
+@click.option("--classes", type=click.Path(path_type=Path), metavar="FILE", help="Names of its classes in order: one a line, CSV or JSON.")
+@click.option("--licence", default="unknown", help="Licence of the weights, such as apache-2.0.")
+@click.option("--origin", default="", help="Where the weights come from, for the model card.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="An option of the importer, e.g. importer.padding=same.")
+@click.option("--force", is_flag=True, help="Overwrite FOLDER.")
+@common
+def _import(*, file: Path, sets: tuple[str, ...], as_json: bool, out: Path, **given: Any) -> None:
+    """Convert a plain state dict (safetensors) to a folder.
+
+    The folder is then a backbone, and a model too where the state dict has a classifier. What it gives is compared with what the state
+    dict gives before it is written.
+    """
+    from warmstart.stages import imports
+
+    found = imports.run(file, out=out, options=imports.options(sets), **given)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+        return
+    folder = shlex.quote(str(out))
+    click.echo(f"{found.architecture}: {found.parameters:,} parameters, {found.classes:,} classes, licence {found.licence}: {out}")
+    click.echo(f"It gives what the state dict gives, up to {found.error:.1g} of the largest number.")
+    click.echo(f"Next: warmstart adapt DATA --backbone {folder} --out MODEL")
+    if found.classes:
+        click.echo(f"      warmstart evaluate {folder} DATA")
 
 
 @app.command("parts")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmstart.core import registry
-from warmstart.core.protocols import BackboneSource, Input, Modality, Objective, Strategy, Task
+from warmstart.core.protocols import BackboneSource, Importer, Input, Modality, Objective, Strategy, Task
 from warmstart.core.report import Metric
 from warmstart.samples import BODIES, LABELS, NOISE, SAMPLES, WORDS, drawings, rows, sentence, tiny_backbone, tiny_image_backbone
 
@@ -29,6 +29,7 @@ __all__ = [
     "NOISE",
     "WORDS",
     "check_backbone_source",
+    "check_importer",
     "check_modality",
     "check_objective",
     "check_part",
@@ -46,7 +47,13 @@ FRAMEWORKS = ("torch", "transformers", "peft", "sklearn", "pyarrow", "pandas", "
 LIGHT_FAMILIES = ("backbones", "strategies")
 """Families whose parts are imported before anything is known to be needed, so importing one must load no framework."""
 
-PROTOCOLS: dict[str, type] = {"backbones": BackboneSource, "modalities": Modality, "strategies": Strategy, "tasks": Task}
+PROTOCOLS: dict[str, type] = {
+    "backbones": BackboneSource,
+    "importers": Importer,
+    "modalities": Modality,
+    "strategies": Strategy,
+    "tasks": Task,
+}
 
 RAW_LABELS: tuple[list[Any], ...] = (["b", "a", "c", "a", "b"], [["b"], ["a", "b"], [], ["c"], ["a"]])
 """Raw label values, of which a task must take one kind."""
@@ -56,6 +63,7 @@ def check_part(family: str, name: str) -> None:
     """Everything that can be checked of a part by its name alone: what all parts have in common, then what its family asks."""
     own: dict[str, Callable[[str], None]] = {
         "backbones": check_backbone_source,
+        "importers": check_importer,
         "modalities": check_modality,
         "strategies": check_strategy,
         "tasks": check_task,
@@ -228,6 +236,24 @@ def tiny_bench(folder: Path) -> Workbench:
         store=activations.Store(folder / "store"),
         hint_rows=np.arange(72),
     )
+
+
+def check_importer(name: str) -> None:
+    """A small random state dict of every architecture becomes a folder that gives what it gives, with its head and without."""
+    from warmstart.engine import importing, store
+
+    part = registry.create("importers", name)
+    for architecture in part.architectures:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            raw = importing.random_state(part, architecture, classes=3)
+            _require(set(part.head) <= raw.keys(), "the head's tensors are among names")
+            for file, classes in (("whole", 3), ("body", 0)):
+                given = {key: value for key, value in raw.items() if classes or key not in part.head}
+                store.write_tensors(folder / f"{file}.safetensors", given)
+                made = importing.run(folder / f"{file}.safetensors", architecture=architecture, out=folder / file)
+                _require(made.error <= importing.TOLERANCE and made.classes == classes, "the folder gives what the state dict gives")
+                _require(store.load_body(folder / file) is not None, "the folder opens as a body")
 
 
 def check_objective(name: str, setting: Setting, *, options: Mapping[str, Any] | None = None) -> None:

@@ -239,6 +239,35 @@ warmstart adapt DATA --backbone path/to/this/folder --out model
 """
 
 
+def imported_readme(card: Card, facts: Mapping[str, str]) -> str:
+    """The ``README.md`` of a state dict that was converted: where it came from, and what can be done with it."""
+    told = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    uses = ["warmstart adapt DATA --backbone path/to/this/folder --out model"]
+    if card.labels:
+        uses += ["warmstart predict path/to/this/folder FILE", "warmstart evaluate path/to/this/folder DATA"]
+    joined = "\n".join(uses)
+    return f"""---
+license: {json.dumps(card.backbone.licence)}
+library_name: {"transformers" if card.backbone.opened_by == "transformers" else "warmstart"}
+tags:
+- warmstart
+- {card.strategy}
+---
+
+# {card.strategy}
+
+Converted with `warmstart models import`. What it gives was compared with the state dict that it was made from.
+
+{told}
+
+## Use
+
+```
+{joined}
+```
+"""
+
+
 def _front_matter(card: Card) -> str:
     body = card.backbone
     lines = ["---", f"license: {json.dumps(body.licence)}", f"pipeline_tag: {card.modality}-classification"]

@@ -14,12 +14,14 @@ from warmstart.core.report import Metric
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from warmstart.engine import learner
     from warmstart.engine.draft import Table
     from warmstart.engine.job import Fitted, Job, Plan
+    from warmstart.engine.network import Network
     from warmstart.engine.workbench import Workbench
 
 Input: TypeAlias = tuple[Any, ...]
@@ -27,6 +29,9 @@ Input: TypeAlias = tuple[Any, ...]
 
 Encoded: TypeAlias = Mapping[str, "NDArray[Any]"]
 """One example as named arrays without padding, e.g. ``{"input_ids": (T,)}``, or uint8 ``{"pixels": (H, W, 3)}``."""
+
+Reference: TypeAlias = "tuple[Tensor, Tensor | None]"
+"""What a state dict gives for a batch: the mean over its last state (B, D), and the logits (B, C) of its head, where it has one."""
 
 Link = Literal["softmax", "sigmoid"]
 
@@ -211,6 +216,47 @@ class BackboneSource(Protocol):
 
     def known(self) -> dict[str, Path | None]:
         """Names that this source could offer here without any network, and where each lies (None: not installed)."""
+        ...
+
+
+@runtime_checkable
+class Importer(Protocol):
+    """Plain state dicts of a family of architectures, and the bodies that they become. ``engine.importing`` checks every conversion."""
+
+    name: str
+    architectures: tuple[str, ...]
+    """What ``--as`` may name."""
+    modality: str
+    head: tuple[str, ...]
+    """The tensors of the classifier, which a state dict may lack."""
+    small: Mapping[str, Any]
+    """Sizes of a small network, for the contract check."""
+
+    def names(self, architecture: str) -> dict[str, str]:
+        """Every tensor of the state dict, and its name in ``build(...).state_dict()``."""
+        ...
+
+    def sizes(self, architecture: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Widths that differ between networks of this architecture, from shapes in the state dict (all names are there)."""
+        ...
+
+    def build(self, architecture: str, sizes: Mapping[str, Any], *, classes: int) -> Network:
+        """The network with fresh weights: a classifier of transformers and no head, or a body of our own and a pooled head.
+
+        What ``names`` does not mention keeps the value that it has here.
+        """
+        ...
+
+    def example(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """A random batch of two, as the body takes it."""
+        ...
+
+    def reference(self, architecture: str, tensors: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Reference:
+        """What the state dict gives for a batch, by a forward pass of its own that shares nothing with the body's."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what turns raw inputs into batches, beside the body's ``config.json``."""
         ...
 
 

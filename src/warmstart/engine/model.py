@@ -15,6 +15,7 @@ from warmstart.core.card import Card
 from warmstart.core.errors import ColumnNotFound, DataError, NotAModel
 from warmstart.core.protocols import Input, Modality, Predictor, Task
 from warmstart.engine import device as devices
+from warmstart.engine import predictor as predictors
 from warmstart.engine import sources
 from warmstart.engine.examples import Examples, read_examples
 
@@ -145,7 +146,9 @@ def load(folder: Path, *, device: str = "auto", precision: str = "auto") -> Mode
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     where = devices.resolve(device)
     modality = registry.create("modalities", card.modality, options=settings["options"].get("modality"))
-    predictor = registry.module("strategies", card.strategy).load(
+    # What was imported was fitted by no strategy: it is body and head alone.
+    load_predictor = predictors.load if card.verb == "import" else registry.module("strategies", card.strategy).load
+    predictor = load_predictor(
         folder,
         modality=modality,
         device=where,

@@ -62,22 +62,29 @@ class NetworkPredictor:
         """The body as transformers writes it, the head (divided by the temperature) beside or inside it, and the tokenizer."""
         with divided(self.network, temperature, len(labels)):
             store.save_transformers(self.network.body, folder)
-            if (head := self.network.head) is not None:
-                tensors = {**head.state_dict(), "points": torch.tensor(head.points, dtype=torch.int64)}
-                store.write_tensors(folder / HEAD, tensors)
+            if self.network.head is not None:
+                save_head(self.network.head, folder)
         self.encoder.save(folder)
 
 
 def load(folder: Path, *, modality: Modality, device: torch.device, precision: torch.dtype, max_length: int) -> NetworkPredictor:
     """What ``NetworkPredictor.save`` wrote."""
-    if (folder / HEAD).exists():
-        tensors = store.read_tensors(folder / HEAD)
-        head = PooledHead(tensors["points"].tolist(), *(tensors[n] for n in ("weight", "bias", "shift", "scale")))
-        network = Network(store.load_body(folder), head)
-    else:
-        network = Network(store.load_native(folder), None)
     encoder = modality.encoder(folder, max_length)
-    return NetworkPredictor(network.to(device), encoder, device=device, precision=precision, max_length=max_length)
+    return NetworkPredictor(load_network(folder).to(device), encoder, device=device, precision=precision, max_length=max_length)
+
+
+def save_head(head: PooledHead, folder: Path) -> None:
+    """Write a pooled head beside its body."""
+    store.write_tensors(folder / HEAD, {**head.state_dict(), "points": torch.tensor(head.points, dtype=torch.int64)})
+
+
+def load_network(folder: Path) -> Network:
+    """Body and pooled head, or a classifier of transformers, in float32."""
+    if not (folder / HEAD).exists():
+        return Network(store.load_native(folder), None)
+    tensors = store.read_tensors(folder / HEAD)
+    head = PooledHead(tensors["points"].tolist(), *(tensors[n] for n in ("weight", "bias", "shift", "scale")))
+    return Network(store.load_body(folder), head)
 
 
 def in_precision(network: Network, precision: torch.dtype) -> Network:

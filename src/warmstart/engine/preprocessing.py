@@ -151,6 +151,29 @@ def plain(shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[f
     }
 
 
+PIXELS: dict[str, dict[str, Any]] = {
+    "imagenet": {"do_rescale": True, "rescale_factor": 1 / 255, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
+    "signed": {"do_rescale": True, "rescale_factor": 1 / 255, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+    "caffe": {"do_rescale": False, "image_mean": [123.0, 117.0, 104.0], "image_std": [1.0] * 3},
+}
+"""How published networks take pixels: normalised by ImageNet's statistics; from -1 to 1; from 0 to 255 without the mean."""
+
+
+def write_cropped(folder: Path, *, size: int, pixels: str, short: int | None = None) -> None:
+    """Write what ``AutoImageProcessor`` reads beside a body for photographs: the shorter side to ``short`` (8/7 of ``size``), the middle
+    cut out, pixels as one of ``PIXELS``."""
+    settings = {
+        "image_processor_type": "MobileNetV2ImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": short or round(size * 8 / 7)},
+        "resample": 2,
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_normalize": True,
+    }
+    store.write_json(folder / FILE, settings | PIXELS[pixels])
+
+
 def _own(folder: Path, image: Mapping[str, Any]) -> Preprocessing:
     try:
         height, width = (int(n) for n in image["size"])

@@ -1,0 +1,1 @@
+"""How plain state dicts of known architectures become bodies."""
