@@ -171,10 +171,28 @@ def test_a_body_without_a_head_predicts_nothing_and_is_a_backbone(tmp_path: Path
         importing.run(written({"x": torch.zeros(2)}), architecture="mobilenet_v2", out=tmp_path / "other")
 
 
+def test_the_architecture_that_would_fit_is_named(tmp_path: Path, written: Callable[..., Path]) -> None:
+    with pytest.raises(BackboneNotFound, match="These are the names of resnet20_cifar: --as resnet20_cifar"):
+        importing.run(written(raw("resnet20_cifar")), architecture="resnet18", out=tmp_path / "out")
+
+
+PUBLISHED: dict[str, tuple[str, str, dict[str, Any], int]] = {
+    "mobilenet_v2": ("mobilenet_v2_imagenet.fp16", "imagenet_classes.txt", {"padding": "same", "pixels": "signed"}, 3_504_872),
+    "mobilenet_v1": ("mobilenet_v1_025_128_imagenet.fp16", "imagenet_classes.txt", {"size": 128}, 467_336),
+    "squeezenet1_1": ("squeezenet1_1_imagenet.fp16", "imagenet_classes.txt", {"pixels": "caffe", "size": 227}, 1_235_496),
+    "resnet20_cifar": ("resnet20_cifar10", "", {}, 269_722),
+    "resnet56_cifar": ("resnet56_cifar10", "", {}, 853_018),
+    "yamnet": ("yamnet_audioset.fp16", "yamnet_class_map.csv", {}, 3_729_481),
+}
+
+
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="published weights are not here")
-def test_the_published_mobilenet_is_converted_exactly(tmp_path: Path) -> None:
-    options = {"padding": "same", "pixels": "signed"}
-    file, names = WEIGHTS / "mobilenet_v2_imagenet.fp16.safetensors", WEIGHTS / "imagenet_classes.txt"
-    made = importing.run(file, architecture="mobilenet_v2", out=tmp_path / "out", classes=names, options=options)
+@pytest.mark.parametrize("architecture", PUBLISHED)
+def test_published_weights_are_converted_exactly(architecture: str, tmp_path: Path) -> None:
+    file, names, options, parameters = PUBLISHED[architecture]
+    classes = WEIGHTS / names if names else None
+    source = WEIGHTS / f"{file}.safetensors"
+    made = importing.run(source, architecture=architecture, out=tmp_path / "out", classes=classes, options=options)
     assert made.error < 1e-5
-    assert (made.parameters, made.classes) == (3_504_872, 1_000)
+    assert made.parameters == parameters
+    assert len(Card.read(tmp_path / "out").labels) == made.classes > 0

@@ -227,6 +227,8 @@ class Importer(Protocol):
     architectures: tuple[str, ...]
     """What ``--as`` may name."""
     modality: str
+    task: str
+    """What its classifier answers."""
     head: tuple[str, ...]
     """The tensors of the classifier, which a state dict may lack."""
     small: Mapping[str, Any]
@@ -243,7 +245,7 @@ class Importer(Protocol):
     def build(self, architecture: str, sizes: Mapping[str, Any], *, classes: int) -> Network:
         """The network with fresh weights: a classifier of transformers and no head, or a body of our own and a pooled head.
 
-        What ``names`` does not mention keeps the value that it has here.
+        Without classes (0) it has no head. What ``names`` does not mention keeps the value that it has here.
         """
         ...
 

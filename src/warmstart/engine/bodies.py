@@ -26,7 +26,12 @@ PREFIX = "warmstart-"
 
 Norm: TypeAlias = Literal["batch", "group", "none"]
 
-ELSEWHERE = {"warmstart-resnet": "warmstart.engine.residual"}
+ELSEWHERE = {
+    "warmstart-resnet": "warmstart.engine.residual",
+    "warmstart-squeezenet": "warmstart.engine.squeezenet",
+    "warmstart-vgg": "warmstart.engine.vgg",
+    "warmstart-yamnet": "warmstart.engine.yamnet",
+}
 """Bodies whose classes lie in modules of their own, imported when one is built."""
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}

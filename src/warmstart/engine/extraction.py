@@ -17,6 +17,7 @@ import numpy as np
 from warmstart.core.errors import BackboneNotFound
 from warmstart.core.protocols import Encoded
 from warmstart.engine import sound, store
+from warmstart.engine.patches import Patches
 from warmstart.engine.sound import Sound
 
 if TYPE_CHECKING:
@@ -37,8 +38,18 @@ def rate_of(folder: Path | None) -> int:
     return found if isinstance(found, int) and found > 0 else sound.RATE
 
 
+def of(folder: Path) -> Extraction | Patches:
+    """The preprocessing of the body in ``folder``: a feature extractor of transformers, or patches for a body of our own.
+
+    Raises:
+        BackboneNotFound: The folder says nothing of sound.
+    """
+    found = store.read_object(folder / FILE)
+    return Patches(folder, found) if "patches" in found else Extraction(folder)
+
+
 class Extraction:
-    """The preprocessing in the folder of a body.
+    """The feature extractor in the folder of a body.
 
     Raises:
         BackboneNotFound: The folder says nothing of sound.

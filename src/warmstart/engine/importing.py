@@ -41,6 +41,7 @@ TOLERANCE = 1e-4
 """Largest difference between what the folder and the state dict give, relative to the largest number."""
 
 UNUSED = "num_batches_tracked"
+STATISTICS = ("running_mean", "running_var")
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 OTHERS = {
     ".onnx": "use it as it is: warmstart adapt DATA --backbone FILE.onnx",
@@ -113,8 +114,9 @@ def run(
     try:
         _save(made, part, partial, names)
         error = _prove(partial, tensors, part, architecture)
-        found = Imported(str(out), architecture, part.modality, _count(made), n_classes, licence, error)
-        _describe(partial, found, file, names, origin)
+        parameters = sum(value.numel() for name, value in tensors.items() if not name.endswith(STATISTICS))
+        found = Imported(str(out), architecture, part.modality, parameters, n_classes, licence, error)
+        _describe(partial, found, file, names, task=part.task, origin=origin)
         shutil.rmtree(out, ignore_errors=True)
         partial.rename(out)
     finally:
@@ -207,7 +209,7 @@ def _convert(tensors: Mapping[str, Tensor], part: Importer, architecture: str, f
     n_classes = len(tensors[part.head[0]]) if with_head else 0
     try:
         with seeds.seeded(0):
-            made = part.build(architecture, part.sizes(architecture, tensors), classes=n_classes or 2)
+            made = part.build(architecture, part.sizes(architecture, tensors), classes=n_classes)
     except (ValueError, RuntimeError, ZeroDivisionError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BackboneNotFound(f"{file} does not make a {architecture}: {reason}", "its shapes", "name another --as") from None
@@ -227,10 +229,6 @@ def _convert(tensors: Mapping[str, Tensor], part: Importer, architecture: str, f
 def _without_head(made: Network) -> Network:
     body: Any = made.body
     return Network(body if bodies.is_own(body) else body.base_model, None)
-
-
-def _count(made: Network) -> int:
-    return sum(p.numel() for p in made.parameters())
 
 
 def _save(made: Network, part: Importer, folder: Path, names: Sequence[str]) -> None:
@@ -297,7 +295,7 @@ def _read_names(file: Path) -> list[str]:
     return [row[column] for row in rows]
 
 
-def _describe(folder: Path, found: Imported, file: Path, names: Sequence[str], origin: str) -> None:
+def _describe(folder: Path, found: Imported, file: Path, names: Sequence[str], *, task: str, origin: str) -> None:
     """Settings, README and card."""
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -306,7 +304,7 @@ def _describe(folder: Path, found: Imported, file: Path, names: Sequence[str], o
     body = Body(found.architecture, store.fingerprint(folder), found.licence, found.parameters, "warmstart" if own else "transformers")
     card = Card(
         verb="import",
-        task="classification",
+        task=task,
         modality=found.modality,
         strategy=found.architecture,
         labels=tuple(names),

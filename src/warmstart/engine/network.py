@@ -31,7 +31,8 @@ def masked_mean(state: Tensor, mask: Tensor | None) -> Tensor:
 def state_mask(body: nn.Module, state: Tensor, batch: cut.Batch) -> Tensor | None:
     """Which positions of a state (B, T, D) are real, as (B, T); None where all are, or where nobody can tell.
 
-    A body that shortens time on its way (Wav2Vec2, Whisper) says itself what becomes of the mask.
+    A body that shortens time on its way (Wav2Vec2, Whisper) says itself what becomes of the mask. One that does not say has made a whole
+    number of positions of every token.
     """
     mask = batch.get("attention_mask")
     if mask is None or state.ndim != 3 or mask.shape == state.shape[:2]:
@@ -41,7 +42,12 @@ def state_mask(body: nn.Module, state: Tensor, batch: cut.Batch) -> Tensor | Non
     if shorten is not None:
         found: Tensor = shorten(state.shape[1], mask)
         return found
-    return None if count is None else torch.arange(state.shape[1], device=mask.device) < count(mask.sum(1, keepdim=True))
+    if count is not None:
+        real: Tensor = torch.arange(state.shape[1], device=mask.device) < count(mask.sum(1, keepdim=True))
+        return real
+    times, left = divmod(state.shape[1], mask.shape[1])
+    repeated: Tensor = mask.repeat_interleave(times, 1)
+    return None if left else repeated
 
 
 def as_rows(state: Tensor, mask: Tensor | None) -> list[Tensor]:
@@ -69,8 +75,9 @@ def state_length(body: nn.Module, batch: cut.Batch, lengths: Sequence[int]) -> i
     mask = batch.get("attention_mask")
     if mask is None:
         return max(lengths)
-    if mask.sum(1).tolist() == list(lengths):
-        return int(mask.shape[1])
+    times = lengths[0] // max(1, int(mask[0].sum()))
+    if (times * mask.sum(1)).tolist() == list(lengths):
+        return times * int(mask.shape[1])
     shorten = getattr(getattr(body, "base_model", body), "_get_feat_extract_output_lengths", None)
     return max(lengths) if shorten is None else int(shorten(mask.shape[1]))
 
@@ -96,6 +103,11 @@ class PooledHead(nn.Module):
         self.bias = nn.Parameter(bias.clone().float())
         self.register_buffer("shift", shift.clone().float())
         self.register_buffer("scale", scale.clone().float())
+
+    @classmethod
+    def blank(cls, point: int, *, width: int, classes: int) -> PooledHead:
+        """A head of zeros on one point, for weights to be put into."""
+        return cls([point], torch.zeros(classes, width), torch.zeros(classes), torch.zeros(width), torch.ones(width))
 
     def forward(self, pooled: Tensor) -> Tensor:
         width = len(self.shift) // len(self.points)  # of the widest point, which may not be among those that were pooled

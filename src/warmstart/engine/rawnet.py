@@ -5,7 +5,7 @@ Shapes: B images, C channels, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
 from torch import Tensor
@@ -13,6 +13,15 @@ from torch.nn import functional
 
 Padding: TypeAlias = int | Literal["same"]
 """Pixels on each side, or TensorFlow's rule: as many as ``ceil(size / stride)`` outputs need, the odd one behind."""
+
+
+NORM = ("weight", "bias", "running_mean", "running_var")
+BIASED = ("weight", "bias")
+
+
+def renamed(layers: Iterable[tuple[str, str]], parts: tuple[str, ...] = ("weight",)) -> dict[str, str]:
+    """Names of tensors from names of layers, old and new: ``parts`` are what each layer has."""
+    return {f"{old}.{part}": f"{new}.{part}" for old, new in layers for part in parts}
 
 
 class Raw:
@@ -38,6 +47,11 @@ class Raw:
     def linear(self, x: Tensor, name: str) -> Tensor:
         """A linear layer."""
         return functional.linear(x, self.tensors[f"{name}.weight"].float(), self.tensors[f"{name}.bias"].float())
+
+
+def widths(tensors: Mapping[str, Tensor], names: Iterable[str]) -> list[int]:
+    """Channels that layers give."""
+    return [len(tensors[f"{name}.weight"]) for name in names]
 
 
 def same(x: Tensor, *, kernel: int, stride: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from warmstart.core.protocols import Reference
 from warmstart.engine import preprocessing
 from warmstart.engine.network import Network
-from warmstart.engine.rawnet import Padding, Raw
+from warmstart.engine.rawnet import BIASED, NORM, Padding, Raw, renamed
 
 EPS = 1e-5
 """Of torchvision's batch norms; transformers' own default is 1e-3."""
@@ -40,6 +40,7 @@ class Part:
     name = "mobilenet_v2"
     architectures = ("mobilenet_v2",)
     modality = "image"
+    task = "classification"
     head: tuple[str, ...] = ("classifier.1.weight", "classifier.1.bias")
     small: Mapping[str, Any] = {"width": 0.1}
 
@@ -48,20 +49,22 @@ class Part:
 
     def names(self, architecture: str) -> dict[str, str]:
         """torchvision's name of every tensor, and transformers'."""
-        layers = [("features.0.0", "conv_stem.first_conv.convolution"), ("features.0.1", "conv_stem.first_conv.normalization")]
+        convs, norms = [], []
+
+        def layer(old: str, new: str) -> None:
+            convs.append((f"{old}.0", f"body.mobilenet_v2.{new}.convolution"))
+            norms.append((f"{old}.1", f"body.mobilenet_v2.{new}.normalization"))
+
+        layer("features.0", "conv_stem.first_conv")
         for number, (expansion, _) in enumerate(_blocks(), start=1):
             old, new = f"features.{number}.conv", "conv_stem" if number == 1 else f"layer.{number - 2}"
             steps = ["conv_3x3"] if expansion == 1 else ["expand_1x1", "conv_3x3"]
             for i, step in enumerate(steps):
-                layers += [(f"{old}.{i}.0", f"{new}.{step}.convolution"), (f"{old}.{i}.1", f"{new}.{step}.normalization")]
-            n = len(steps)
-            layers += [(f"{old}.{n}", f"{new}.reduce_1x1.convolution"), (f"{old}.{n + 1}", f"{new}.reduce_1x1.normalization")]
-        layers += [("features.18.0", "conv_1x1.convolution"), ("features.18.1", "conv_1x1.normalization")]
-        found = {"classifier.1.weight": "body.classifier.weight", "classifier.1.bias": "body.classifier.bias"}
-        for old, new in layers:
-            parts = ("weight", "bias", "running_mean", "running_var") if new.endswith("normalization") else ("weight",)
-            found |= {f"{old}.{part}": f"body.mobilenet_v2.{new}.{part}" for part in parts}
-        return found
+                layer(f"{old}.{i}", f"{new}.{step}")
+            convs.append((f"{old}.{len(steps)}", f"body.mobilenet_v2.{new}.reduce_1x1.convolution"))
+            norms.append((f"{old}.{len(steps) + 1}", f"body.mobilenet_v2.{new}.reduce_1x1.normalization"))
+        layer("features.18", "conv_1x1")
+        return renamed(convs) | renamed(norms, NORM) | renamed([("classifier.1", "body.classifier")], BIASED)
 
     def sizes(self, architecture: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """The width, by the last block."""

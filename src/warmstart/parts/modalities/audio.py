@@ -13,6 +13,7 @@ from warmstart.engine import extraction, media, sound
 from warmstart.engine.cepstra import Cepstra
 from warmstart.engine.extraction import Extraction
 from warmstart.engine.media import SingleFeaturizer
+from warmstart.engine.patches import Patches
 from warmstart.engine.sound import Limit, Sound
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Part:
         Raises:
             BackboneNotFound: The folder says nothing of sound.
         """
-        return AudioEncoder(Extraction(folder), self._limit)
+        return AudioEncoder(extraction.of(folder), self._limit)
 
     def featurizer(self, options: Mapping[str, Any]) -> SingleFeaturizer:
         """Statistics of MFCCs.
@@ -148,7 +149,7 @@ class Part:
 class AudioEncoder:
     """A body's preprocessing: scaling of the wave, or a spectrogram."""
 
-    def __init__(self, how: Extraction, limit: Limit) -> None:
+    def __init__(self, how: Extraction | Patches, limit: Limit) -> None:
         self._how = how
         self.fingerprint = how.fingerprint
         self.max_length = how.longest(limit.seconds)
