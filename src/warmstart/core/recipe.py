@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from warmstart.core.errors import BadOption, FileNotFound, nearest
 from warmstart.core.registry import convert
 
-FAMILIES = ("modality", "task", "strategy", "objective")
+FAMILIES = ("modality", "backbone", "task", "strategy", "objective")
 """Families whose chosen part takes options from the recipe: tables in TOML, ``--set strategy.head=native`` on a command line."""
 
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -39,7 +39,7 @@ class Recipe:
     column: dict[str, str] = field(default_factory=dict, metadata={"help": "Which column plays which role, e.g. text=review."})
     group: str | None = field(default=None, metadata={"help": "Column whose equal values stay on one side of a split."})
     skip_bad: bool = field(default=False, metadata={"help": "Leave out rows that cannot be used, and count them."})
-    backbone: str = field(default="auto", metadata={"help": "Pre-trained body: minilm (for text), a folder, or a hub id."})
+    backbone: str = field(default="auto", metadata={"help": "Pre-trained body: minilm (for text), a folder, a hub id, FILE.onnx, ..."})
     unlabelled: str | None = field(
         default=None, metadata={"help": "Unlabelled data to go on pre-training with first; kept if it measurably helps."}
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ from torch import nn
 from warmstart.core import registry
 from warmstart.core.card import licence
 from warmstart.core.errors import BackboneNotFound, nearest
-from warmstart.engine import cut, packed, store
+from warmstart.engine import bodies, cut, packed, store
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Backbone:
     @property
     def precision(self) -> torch.dtype:
         """The type the frozen body computes in."""
-        return next(self.frozen.parameters()).dtype
+        return next((p.dtype for p in self.frozen.parameters()), torch.float32)
 
     def prove(self, point: int, batch: cut.Batch) -> cut.Proof:
         """Prove once, in float32 and on the user's data, that prefix + tail at ``point`` equals the whole body."""
@@ -56,17 +58,24 @@ class Backbone:
         return self.proofs[point]
 
 
-def find(name: str) -> tuple[str, Path]:
+def find(name: str, options: Mapping[str, Any] | None = None) -> tuple[str, Path]:
     """The folder that a backbone's name means: asked of every source in turn.
+
+    Args:
+        name: A name, a folder, a file or a hub id.
+        options: Of the source that has it.
 
     Raises:
         BackboneNotFound: No source has it.
+        BadOption: An option that its source does not have.
     """
     known: list[str] = []
-    for source in sorted(registry.parts("backbones"), key=_last_resort):
-        part = registry.create("backbones", source)
+    for source, described in sorted(registry.parts("backbones").items(), key=lambda item: _last_resort(item[0])):
+        owned = {option.name for option in described.options}
+        part = registry.create("backbones", source, options={k: v for k, v in (options or {}).items() if k in owned})
         folder = part.find(name)
         if folder is not None:
+            registry.create("backbones", source, options=options)  # complains of those it does not have
             return name, folder
         known += part.known()
     raise BackboneNotFound(
@@ -76,21 +85,22 @@ def find(name: str) -> tuple[str, Path]:
     )
 
 
-def load(name: str, *, device: torch.device, precision: torch.dtype) -> Backbone:
-    """Open a backbone by name, folder or hub id.
+def load(name: str, *, device: torch.device, precision: torch.dtype, options: Mapping[str, Any] | None = None) -> Backbone:
+    """Open a backbone by name, folder, file or hub id; ``options`` are those of its source.
 
     Raises:
         BackboneNotFound: It is not here, or cannot be opened safely.
     """
-    name, folder = find(name)
+    name, folder = find(name, options)
     model = store.load_body(folder).to(device)
-    frozen = model if precision == torch.float32 else packed.prepare(copy.deepcopy(model).to(precision))
+    sealed = precision == torch.float32 or isinstance(model, bodies.Sealed)
+    frozen = model if sealed else packed.prepare(copy.deepcopy(model).to(precision))
     for parameter in frozen.parameters():
         if frozen is not model:
             parameter.requires_grad_(False)
     return Backbone(name, folder, store.fingerprint(folder), licence(folder), model, frozen, cut.find_trunk(model))
 
 
-def _last_resort(source: str) -> tuple[bool, str]:
-    """The hub last: it may ask the network."""
-    return source == "hub", source
+def _last_resort(source: str) -> tuple[int, str]:
+    """Folders after what has a name of its own, and the hub last: it may ask the network."""
+    return {"hub": 2, "local": 1}.get(source, 0), source

@@ -27,12 +27,16 @@ PREFIX = "warmstart-"
 Norm: TypeAlias = Literal["batch", "group", "none"]
 
 ELSEWHERE = {
+    "warmstart-onnx": "warmstart.engine.onnx_body",
     "warmstart-resnet": "warmstart.engine.residual",
     "warmstart-squeezenet": "warmstart.engine.squeezenet",
     "warmstart-vgg": "warmstart.engine.vgg",
     "warmstart-yamnet": "warmstart.engine.yamnet",
 }
 """Bodies whose classes lie in modules of their own, imported when one is built."""
+
+SEALED = ("warmstart-onnx",)
+"""Those of them whose class is a ``Sealed``."""
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
@@ -60,6 +64,18 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return dict(self._values)
+
+
+class Sealed(nn.Module):
+    """A body whose weights are no tensors of torch, but lie in a file of another kind: it is never trained, converted or cut."""
+
+    def read(self, folder: Path) -> None:
+        """Open the file in ``folder``."""
+        raise NotImplementedError
+
+    def write(self, folder: Path) -> None:
+        """Copy the file to ``folder``."""
+        raise NotImplementedError
 
 
 def body(model_type: str) -> Callable[[type[Built]], type[Built]]:
@@ -101,10 +117,26 @@ def is_own(model: nn.Module) -> bool:
     return isinstance(getattr(model, "config", None), Config)
 
 
+def require_trainable(folder: Path) -> None:
+    """Raise where the body in ``folder`` can only be used frozen.
+
+    Raises:
+        BackboneNotFound: It can.
+    """
+    config = store.read_config(folder)
+    if str(config.get("model_type")) in SEALED:
+        raise BackboneNotFound(
+            f"the body in {folder} can only be used frozen: its weights are not torch's", "a body of torch", "use it with: warmstart adapt"
+        )
+
+
 def save(model: nn.Module, folder: Path) -> None:
     """Write config.json and model.safetensors, as ``store.load_body`` opens them."""
     config = cast(Config, model.config)
-    store.write_tensors(folder / "model.safetensors", {name: value.cpu() for name, value in model.state_dict().items()})
+    if isinstance(model, Sealed):
+        model.write(folder)
+    else:
+        store.write_tensors(folder / "model.safetensors", {name: value.cpu() for name, value in model.state_dict().items()})
     store.write_json(folder / "config.json", config.to_dict())
 
 
@@ -115,6 +147,9 @@ def load(folder: Path, config: Mapping[str, Any]) -> nn.Module:
         BackboneNotFound: Config and weights do not belong together.
     """
     model = build(config)
+    if isinstance(model, Sealed):
+        model.read(folder)
+        return model.eval()
     try:
         model.load_state_dict(store.read_tensors(folder / "model.safetensors"))
     except RuntimeError as error:

@@ -16,7 +16,7 @@ from warmstart.core.errors import BudgetTooSmall
 from warmstart.core.protocols import Objective
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import Comparison
-from warmstart.engine import choice, clock, learner, loop, statistics, store
+from warmstart.engine import bodies, choice, clock, learner, loop, statistics, store
 from warmstart.engine.ladder import Ladder, Step
 from warmstart.engine.rungs import Candidate
 from warmstart.engine.workbench import Workbench
@@ -72,6 +72,7 @@ def climb(recipe: Recipe, ladder: Ladder, probe: Candidate) -> tuple[Verdict, di
 def _go_on(recipe: Recipe, ladder: Ladder, recorded: dict[str, Any]) -> tuple[Workbench, dict[str, Any]]:
     """A bench like the ladder's, on the body that went on; and settings and shortenings of its training."""
     bench, folder = ladder.bench, ladder.folder / "continued"
+    bodies.require_trainable(bench.backbone.folder)
     name = recipe.objective if recipe.objective != "auto" else bench.modality.objective
     objective: Objective = registry.create("objectives", name, options=recipe.options.get("objective"))
     begun = store.read_object(folder / "plan.json") or recorded
@@ -109,7 +110,7 @@ def _go_on(recipe: Recipe, ladder: Ladder, recorded: dict[str, Any]) -> tuple[Wo
         student.save(body)
         outcome = {"settings": student.settings, "replans": done.replans, "steps": done.steps, "seconds": done.seconds}
         store.write_json(folder / "done.json", outcome)
-    went_on = replace(bench, backbone_name=str(body), hint=None, probes={}, measured=dict(bench.measured))
+    went_on = replace(bench, backbone_name=str(body), backbone_options={}, hint=None, probes={}, measured=dict(bench.measured))
     went_on.backbone.name = f"{bench.backbone.name}, continued on {Path(str(recipe.unlabelled)).name}"
     went_on.backbone.licence = bench.backbone.licence
     return went_on, {"settings": outcome["settings"], "replans": outcome["replans"], "seconds": setting.seconds}

@@ -16,7 +16,7 @@ import numpy as np
 
 from warmstart.core.errors import BackboneNotFound
 from warmstart.core.protocols import Encoded
-from warmstart.engine import sound, store
+from warmstart.engine import bodies, sound, store
 from warmstart.engine.patches import Patches
 from warmstart.engine.sound import Sound
 
@@ -45,7 +45,11 @@ def of(folder: Path) -> Extraction | Patches:
         BackboneNotFound: The folder says nothing of sound.
     """
     found = store.read_object(folder / FILE)
-    return Patches(folder, found) if "patches" in found else Extraction(folder)
+    if "patches" in found:
+        return Patches(folder, found)
+    if str(store.read_config(folder).get("model_type")).startswith(bodies.PREFIX):
+        raise _silent(folder)
+    return Extraction(folder)
 
 
 class Extraction:
@@ -128,12 +132,16 @@ def _extractor(folder: Path) -> Any:
             "name an audio backbone with --backbone, or copy its preprocessor file there too",
         ) from None
     if not getattr(found, "sampling_rate", None):
-        raise BackboneNotFound(
-            f"{folder} is no body for sound: its {FILE} names no sampling_rate",
-            "a body for sound, such as Wav2Vec2, Whisper or AST",
-            "name one with --backbone",
-        )
+        raise _silent(folder)
     return found
+
+
+def _silent(folder: Path) -> BackboneNotFound:
+    return BackboneNotFound(
+        f"{folder} is no body for sound: its {FILE} names no sampling_rate",
+        "a body for sound, such as Wav2Vec2, Whisper or AST",
+        "name one with --backbone",
+    )
 
 
 def _field(kernels: Sequence[int], strides: Sequence[int]) -> int:

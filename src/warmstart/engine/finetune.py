@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from warmstart.engine import contrast, cut, fit, master_weights, probe, store, training
+from warmstart.core.errors import CutRefused
+from warmstart.engine import bodies, contrast, cut, fit, master_weights, probe, store, training
 from warmstart.engine.job import Fitted, Job, Plan
 from warmstart.engine.network import Network, groups_by_depth
 from warmstart.engine.predictor import NetworkPredictor
@@ -79,7 +80,13 @@ Groups = Callable[[Network], list[master_weights.Group]]
 
 
 def course(bench: Workbench, options: Options, *, point: int, n_train: int) -> Course:
-    """The course that the options and the number of labelled rows ask for, with no thought of time."""
+    """The course that the options and the number of labelled rows ask for, with no thought of time.
+
+    Raises:
+        CutRefused: The body cannot be trained.
+    """
+    if isinstance(bench.backbone.model, bodies.Sealed):
+        raise CutRefused("the body can only be used frozen: its weights are not torch's", "a body of torch", "use linear_probe")
     able = bench.task.link == "softmax" and options.head == "pooled"  # it draws pooled states of one class together
     asked = options.contrastive if options.contrastive is not None else CONTRASTIVE_STEPS if n_train < FEW else 0
     contrastive = asked if able else 0

@@ -15,7 +15,7 @@ ROWS = 1024
 
 def prepare(body: nn.Module) -> nn.Module:
     """Make a body that only predicts as fast as this processor allows; it is changed and returned."""
-    if next(body.parameters()).device.type == "cpu":
+    if all(parameter.device.type == "cpu" for parameter in body.parameters()):
         short_attention.install(body)
         pack(body)
     return body

@@ -125,6 +125,8 @@ def of(folder: Path) -> Preprocessing:
     for found in (store.read_config(folder), settings):
         if isinstance(found.get("image"), Mapping):
             return _own(folder, found["image"])
+    if "patches" in settings:
+        raise BackboneNotFound(f"{folder} is a body for sound", "a body for images", "name an image backbone with --backbone")
     if settings:
         return _of_processor(folder, settings)
     raise BackboneNotFound(
@@ -159,9 +161,9 @@ PIXELS: dict[str, dict[str, Any]] = {
 """How published networks take pixels: normalised by ImageNet's statistics; from -1 to 1; from 0 to 255 without the mean."""
 
 
-def write_cropped(folder: Path, *, size: int, pixels: str, short: int | None = None) -> None:
+def write_cropped(folder: Path, *, size: int, pixels: str | Mapping[str, Any], short: int | None = None) -> None:
     """Write what ``AutoImageProcessor`` reads beside a body for photographs: the shorter side to ``short`` (8/7 of ``size``), the middle
-    cut out, pixels as one of ``PIXELS``."""
+    cut out, pixels as ``pixels`` says, or one of ``PIXELS`` does."""
     settings = {
         "image_processor_type": "MobileNetV2ImageProcessor",
         "do_resize": True,
@@ -171,7 +173,7 @@ def write_cropped(folder: Path, *, size: int, pixels: str, short: int | None = N
         "crop_size": {"height": size, "width": size},
         "do_normalize": True,
     }
-    store.write_json(folder / FILE, settings | PIXELS[pixels])
+    store.write_json(folder / FILE, settings | dict(PIXELS[pixels] if isinstance(pixels, str) else pixels))
 
 
 def _own(folder: Path, image: Mapping[str, Any]) -> Preprocessing:

@@ -93,4 +93,4 @@ def body_folder(recipe: Recipe) -> Path | None:
     Raises:
         BackboneNotFound: No source has it.
     """
-    return None if recipe.backbone == "none" else backbone.find(recipe.backbone)[1]
+    return None if recipe.backbone == "none" else backbone.find(recipe.backbone, recipe.options.get("backbone"))[1]

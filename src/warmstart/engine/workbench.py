@@ -62,6 +62,7 @@ class Workbench:
     seed: int
     store: activations.Store
     quiet: bool = True
+    backbone_options: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
     keep_point: int | None = None
     probe_rows: int | None = None
@@ -77,7 +78,7 @@ class Workbench:
     @cached_property
     def backbone(self) -> Backbone:
         """The pre-trained body, opened on first use."""
-        return backbones.load(self.backbone_name, device=self.device, precision=self.precision)
+        return backbones.load(self.backbone_name, device=self.device, precision=self.precision, options=self.backbone_options)
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -76,6 +76,7 @@ def _bench(recipe: Recipe, rows: Dataset, quiet: bool) -> Workbench:
         task=rows.task,
         modality=rows.modality,
         backbone_name=recipe.backbone,
+        backbone_options=recipe.options.get("backbone", {}),
         device=where,
         precision=device.dtype(recipe.precision, where),
         max_length=recipe.max_length,

@@ -19,6 +19,8 @@ OPTIONAL = {
     "pandas": "pandas frames as data",
     "polars": "polars frames as data",
     "datasets": "Hugging Face data sets as data",
+    "onnx": "ONNX files as bodies",
+    "onnxruntime": "ONNX files as bodies",
 }
 
 LITTLE_DISK = 2 * 10**9

@@ -101,7 +101,7 @@ def _identity(data: Any) -> str:
 
 
 def _setting(recipe: PretrainRecipe, data: Any, validation: Any, *, folder: Path, crew: Crew, quiet: bool) -> Setting:
-    from warmstart.engine import backbone, device, learner
+    from warmstart.engine import device, learner
 
     where = device.resolve(recipe.device)
     return learner.Setting(
@@ -110,7 +110,7 @@ def _setting(recipe: PretrainRecipe, data: Any, validation: Any, *, folder: Path
         folder=folder,
         column=recipe.column,
         skip_bad=recipe.skip_bad,
-        start=backbone.find(recipe.start)[1] if recipe.start is not None else None,
+        start=_start(recipe),
         size=recipe.size,
         modality_options=recipe.options.get("modality", {}),
         device=where,
@@ -120,6 +120,17 @@ def _setting(recipe: PretrainRecipe, data: Any, validation: Any, *, folder: Path
         world=crew.world,
         quiet=quiet,
     )
+
+
+def _start(recipe: PretrainRecipe) -> Path | None:
+    """The folder of the body to go on from, which must be one that can be trained."""
+    from warmstart.engine import backbone, bodies
+
+    if recipe.start is None:
+        return None
+    folder = backbone.find(recipe.start)[1]
+    bodies.require_trainable(folder)
+    return folder
 
 
 def _prepare(recipe: PretrainRecipe, objective: Objective, setting: Setting, clock: Clock) -> tuple[Learner, dict[str, Any]]:

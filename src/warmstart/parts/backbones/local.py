@@ -39,7 +39,7 @@ class Part:
         if not (folder / "config.json").is_file():
             do = "see: warmstart models"
             raise BackboneNotFound(f"{name} has no config.json", "a folder in Hugging Face format, or a model folder with a body", do)
-        if not any(folder.glob("*.safetensors")):
+        if not any(folder.glob("*.safetensors")) and not (folder / "model.onnx").is_file():
             raise BackboneNotFound(f"{name} has no *.safetensors", "weights that cannot carry code", _convert(folder))
         return folder
 

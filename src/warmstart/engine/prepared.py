@@ -1,0 +1,35 @@
+"""Folders of bodies that are made once from what the user names (a file, an architecture), and kept beside the activation store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from warmstart.engine import activations
+
+FORMAT = 1
+"""Raised when the same request would make another folder."""
+
+
+def folder(name: str, *, files: list[Path], asked: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+    """The folder for these files and this request; ``make`` writes it where it is not there yet."""
+    digest = hashlib.sha256(json.dumps([FORMAT, dict(asked)], sort_keys=True, default=str).encode())
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    found = activations.default_root().parent / "bodies" / f"{name}-{digest.hexdigest()[:16]}"
+    if not (found / "config.json").is_file():
+        partial = found.with_name(f".{found.name}.{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            make(partial)
+            shutil.rmtree(found, ignore_errors=True)
+            partial.rename(found)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return found
