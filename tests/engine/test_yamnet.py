@@ -47,7 +47,7 @@ def test_a_tone_lies_in_its_band_and_silence_is_the_offset(tmp_path: Path) -> No
 
 def test_settings_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     store.write_json(tmp_path / patches.FILE, {"sampling_rate": 16_000, "patches": {"window": 400}})
-    with pytest.raises(BackboneNotFound, match="'hop'"):
+    with pytest.raises(BackboneNotFound, match="'patch'"):
         extraction.of(tmp_path)
 
 
