@@ -72,6 +72,8 @@ def _cut(path, share):
         (lambda s, p: (p / "e.wav").write_bytes(b"") or "e.wav", "empty file"),
         (lambda s, p: (p / "t.wav").write_text("hello" * 50) and "t.wav", "not a sound file that can be read"),
         (lambda s, p: _cut(s(".wav"), 0.5), "truncated sound file"),
+        (lambda s, p: _cut(s(".aiff"), 0.5), "truncated sound file"),
+        (lambda s, p: _cut(s(".au"), 0.5), "truncated sound file"),
         (lambda s, p: _cut(s(".flac"), 0.5), "damaged or truncated sound file"),
         (lambda s, p: _cut(s(".ogg"), 0.3), "damaged or truncated sound file"),
         (lambda s, p: soundfile.write(p / "z.wav", np.zeros(0), 8_000) or "z.wav", "sound file without samples"),
@@ -90,6 +92,13 @@ def test_what_is_wrong_is_told_apart(stereo, tmp_path, make, problem):
     one = sound.read(make(stereo, tmp_path), folder=tmp_path)
     assert one.problem == problem
     assert len(one.samples) == 0
+
+
+def test_channels_that_take_each_other_away_are_not_silent(tmp_path):
+    wave = np.sin(np.arange(8_000) / 5).astype(np.float32)
+    one = sound.read((np.stack([wave, -wave], 1), 16_000), folder=tmp_path)
+    assert not one.silent
+    assert np.array_equal(one.samples, wave)
 
 
 def test_a_wav_from_a_pipe_has_no_length_and_is_whole(stereo):

@@ -144,6 +144,29 @@ def test_a_decompression_bomb_is_not_decoded() -> None:
     assert loaded(bomb + b"\0\0\0\0IDAT").problem == "too many pixels"
 
 
+def test_a_large_photograph_comes_down_while_it_is_decoded() -> None:
+    small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    photograph = small.resize((2400, 1800), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6  # held upright
+    content = encoded(photograph, "JPEG", quality=95, exif=exif)
+    geometry = preprocessing.Geometry(None, 72, (64, 64))
+    quick, whole = (images.read(content, folder=Path(), shape=geometry, form="x", need=need) for need in (72, 1000))
+    assert quick.size == whole.size == (1800, 2400)
+    assert quick.digest == whole.digest
+    assert np.array_equal(quick.small, whole.small)
+    assert quick.pixels is not None
+    assert whole.pixels is not None
+    assert np.abs(quick.pixels.astype(int) - whole.pixels).max() <= 4
+
+
+def test_a_stripe_does_not_fill_the_memory() -> None:
+    picture = images.read(np.zeros((1, 5000, 3), np.uint8), folder=Path(), shape=preprocessing.Geometry(None, 256, (224, 224)), form="x")
+    assert picture.pixels is not None
+    assert picture.pixels.shape == (224, 224, 3)
+    assert picture.size == (5000, 1)
+
+
 def test_a_damaged_jpeg() -> None:
     whole = encoded(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8), "JPEG")
     assert loaded(whole[: len(whole) // 2]).problem == "truncated image"

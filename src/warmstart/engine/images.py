@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +24,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 MAX_PIXELS = 178_956_970
 """Beyond this an image is refused before it is decoded (Pillow's own limit for an error: 0.5 GB as RGB)."""
+ORIENTATION = 0x0112
+"""The tag of EXIF that says how the camera was held."""
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8")
 
+FINE = 512
+"""Shorter side in pixels to which a large JPEG may come down while it is decoded, which is several times quicker: twice the side that
+``need`` may ask for, so that what is made of it differs by less than a re-encoding would."""
+LONGEST = 16
+"""Of an image that is longer than so many times its breadth only the middle is used: resized whole it could fill the memory."""
 KEPT = 96
 """Shorter side in pixels of what is kept of every image, for hand-made features and reports: at most 111 KB."""
 PICTURE_BYTES = 5_500
@@ -74,7 +82,7 @@ def is_image(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] == "PIL"
 
 
-def read_all(values: Sequence[Any], *, folder: Path, shape: Shape, form: str) -> list[Picture]:
+def read_all(values: Sequence[Any], *, folder: Path, shape: Shape, form: str, need: int = 0) -> list[Picture]:
     """Every value as a picture, decoded in threads (Pillow decodes outside the interpreter's lock), in the order of ``values``.
 
     Args:
@@ -82,10 +90,11 @@ def read_all(values: Sequence[Any], *, folder: Path, shape: Shape, form: str) ->
         folder: Where relative paths begin.
         shape: Makes the pixels that a body takes. With what it gives, and ``KEPT`` pixels beside it, the memory of an image is bounded.
         form: Names what ``shape`` does.
+        need: Shorter side in pixels below which ``shape`` would lose something.
     """
 
     def one(value: Any) -> Picture:
-        return value if isinstance(value, Picture) else read(value, folder=folder, shape=shape, form=form)
+        return value if isinstance(value, Picture) else read(value, folder=folder, shape=shape, form=form, need=need)
 
     with warnings.catch_warnings():  # for all threads at once: the filters are those of the process
         warnings.simplefilter("ignore")  # of Pillow about odd metadata, and about sizes that are checked here
@@ -95,25 +104,29 @@ def read_all(values: Sequence[Any], *, folder: Path, shape: Shape, form: str) ->
             return list(threads.map(one, values))
 
 
-def read(value: Any, *, folder: Path, shape: Shape, form: str) -> Picture:
+def read(value: Any, *, folder: Path, shape: Shape, form: str, need: int = 0) -> Picture:
     """One value as a picture; a broken one has a ``problem``."""
     name, opened = _named(value, folder)
     if isinstance(opened, str):
         return Picture(NOTHING, name, problem=opened)
     try:
-        pixels = opened if isinstance(opened, np.ndarray) else _decoded(opened)
-        if not isinstance(pixels, np.ndarray):
-            return Picture(NOTHING, name, problem=pixels)
-        pixels = _plain(pixels)
+        found = opened if isinstance(opened, np.ndarray) else _decoded(opened, FINE)
+        if isinstance(found, str):
+            return Picture(NOTHING, name, problem=found)
+        decoded, (width, height) = found if isinstance(found, tuple) else (found, found.shape[1::-1])
+        pixels = _plain(decoded)
     except ValueError as error:
         return Picture(NOTHING, name, problem=str(error))
     if not pixels.size:
         return Picture(NOTHING, name, problem="empty image")
     digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).tobytes())
-    size = (pixels.shape[1], pixels.shape[0])
-    small, whole = reduced(pixels), None if shape is None else np.ascontiguousarray(shape(pixels))
-    return Picture(small, name or f"array of {size[0]}x{size[1]} pixels", whole, size, digest.digest(), form)
+    whole = None
+    if shape is not None:
+        came_down = pixels.shape[1] != width and 2 * need > FINE
+        again = _decoded(opened, None) if came_down else None  # what is kept in small must not depend on the body
+        whole = np.ascontiguousarray(shape(_middle(pixels if not isinstance(again, tuple) else again[0])))
+    return Picture(reduced(pixels), name or f"array of {width}x{height} pixels", whole, (width, height), digest.digest(), form)
 
 
 def _named(value: Any, folder: Path) -> tuple[str, Any]:
@@ -144,8 +157,11 @@ def _content(path: Path) -> bytes | str:
         return "unreadable file"
 
 
-def _decoded(source: Any) -> Pixels | str:
-    """Pixels of bytes or of a Pillow image; as text what is wrong with it."""
+def _decoded(source: Any, fine: int | None) -> tuple[Pixels, tuple[int, int]] | str:
+    """Pixels of bytes or of a Pillow image, and its size (W, H); as text what is wrong with it.
+
+    The shorter side of a JPEG in bytes may come down while it is decoded, not below ``fine`` (None: it stays as it is).
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if source == b"":
@@ -154,8 +170,13 @@ def _decoded(source: Any) -> Pixels | str:
         image = Image.open(io.BytesIO(source), formats=FORMATS) if isinstance(source, bytes) else source
         if image.width * image.height > MAX_PIXELS:
             return "too many pixels"
+        size = image.size
+        if fine is not None and isinstance(source, bytes) and image.format == "JPEG":
+            factor = fine / min(size)
+            image.draft(None, (math.ceil(size[0] * factor), math.ceil(size[1] * factor)))
         image.load()
-        return _flat(ImageOps.exif_transpose(image))
+        turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        return _flat(ImageOps.exif_transpose(image)), size[::-1] if turned else size
     except UnidentifiedImageError:
         return "not an image"
     except Image.DecompressionBombError:
@@ -229,6 +250,14 @@ def grey(pixels: Pixels) -> Pixels:
         return pixels
     weighted = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
     return ((weighted + 0x8000) >> 16).astype(np.uint8)
+
+
+def _middle(pixels: Pixels) -> Pixels:
+    """The middle of an image that is much longer than broad; any other as it is."""
+    height, width = pixels.shape[:2]
+    most = LONGEST * min(height, width)
+    top, left = max(0, height - most) // 2, max(0, width - most) // 2
+    return pixels[top : top + most, left : left + most]
 
 
 def reduced(pixels: Pixels) -> Pixels:

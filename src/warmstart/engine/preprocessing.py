@@ -87,6 +87,12 @@ class Preprocessing:
         return _channels(pixels, self.geometry.channels) if self.processor is not None else self.geometry(pixels)
 
     @property
+    def need(self) -> int:
+        """Shorter side in pixels that is enough for ``shape``; without a known size as many as there are."""
+        sides = self.geometry.resize or (self.geometry.short,) if self.processor is None else (None,)
+        return max(side or images.MAX_PIXELS for side in sides)
+
+    @property
     def form(self) -> str:
         """The name of ``shape``."""
         return "whole" if self.processor is not None else self.geometry.form

@@ -233,22 +233,30 @@ def _stretch(sound: Any, start: int, stop: int) -> Floats:
 
 
 def _cut_short(file: BinaryIO, size: int) -> bool:
-    """Whether a WAV holds less than its header says, which libsndfile passes over; writers to a pipe leave 0 or the largest number."""
+    """Whether a WAV, AIFF or AU holds less than its header says, which libsndfile passes over; writers to a pipe leave 0 or the largest
+    number."""
     head = file.read(12)
     try:
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return False
-        place = 12
-        while place + 8 <= size:
-            file.seek(place)
-            chunk = file.read(8)
-            length = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"data":
-                return 0 < length < 0x7FFFFFFF and place + 8 + length > size
-            place += 8 + length + length % 2
-        return True
+        if head[:4] == b"FORM" and head[8:11] == b"AIF":
+            return int.from_bytes(head[4:8], "big") + 8 > size
+        if head[:4] == b".snd":
+            length = int.from_bytes(head[8:12], "big")
+            return length < 0x7FFFFFFF and int.from_bytes(head[4:8], "big") + length > size
+        return head[:4] == b"RIFF" and head[8:] == b"WAVE" and _short_wave(file, size)
     finally:
         file.seek(0)
+
+
+def _short_wave(file: BinaryIO, size: int) -> bool:
+    place = 12
+    while place + 8 <= size:
+        file.seek(place)
+        chunk = file.read(8)
+        length = int.from_bytes(chunk[4:], "little")
+        if chunk[:4] == b"data":
+            return 0 < length < 0x7FFFFFFF and place + 8 + length > size
+        place += 8 + length + length % 2
+    return True
 
 
 def _looks_like_sound(file: BinaryIO) -> bool:
@@ -286,7 +294,11 @@ def _mixed(samples: Floats, rate: int, *, source_rate: int, seconds: float, sour
     if not np.isfinite(samples).all():
         raise _BadSoundError("samples that are not finite")
     clipped = float((np.abs(samples) >= FULL_SCALE).mean())
-    mono = resampled(np.ascontiguousarray(samples.mean(1, dtype=np.float32)), source_rate, rate)
+    mixed = samples.mean(1, dtype=np.float32)
+    loudest = np.abs(samples).max(0, initial=0.0)  # (channels,)
+    if float(np.abs(mixed).max(initial=0.0)) < SILENT <= loudest.max():  # channels that take each other away
+        mixed = samples[:, loudest.argmax()]
+    mono = resampled(np.ascontiguousarray(mixed), source_rate, rate)
     if not len(mono):
         raise _BadSoundError("no samples")
     return Sound(mono, rate, source_rate, seconds, clipped, source)

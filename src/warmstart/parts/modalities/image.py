@@ -79,7 +79,7 @@ class Part:
         if body is None:
             return [(picture,) for picture in images.read_all(raw, folder=folder, shape=None, form="")]
         how = preprocessing.of(body)
-        return [(picture,) for picture in images.read_all(raw, folder=folder, shape=how.shape, form=how.form)]
+        return [(picture,) for picture in images.read_all(raw, folder=folder, shape=how.shape, form=how.form, need=how.need)]
 
     def check(self, values: Sequence[Any]) -> str | None:
         """Why an image cannot be used ("no such file", "truncated image", "too many pixels", ...), or None when it can."""
