@@ -29,6 +29,7 @@ Norm: TypeAlias = Literal["batch", "group", "none"]
 ELSEWHERE = {
     "warmstart-onnx": "warmstart.engine.onnx_body",
     "warmstart-resnet": "warmstart.engine.residual",
+    "warmstart-soundnet": "warmstart.engine.sound_net",
     "warmstart-squeezenet": "warmstart.engine.squeezenet",
     "warmstart-vgg": "warmstart.engine.vgg",
     "warmstart-yamnet": "warmstart.engine.yamnet",

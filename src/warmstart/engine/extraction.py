@@ -17,6 +17,7 @@ import numpy as np
 from warmstart.core.errors import BackboneNotFound
 from warmstart.core.protocols import Encoded
 from warmstart.engine import bodies, sound, store
+from warmstart.engine.frames import Frames
 from warmstart.engine.patches import Patches
 from warmstart.engine.sound import Sound
 
@@ -38,13 +39,15 @@ def rate_of(folder: Path | None) -> int:
     return found if isinstance(found, int) and found > 0 else sound.RATE
 
 
-def of(folder: Path) -> Extraction | Patches:
-    """The preprocessing of the body in ``folder``: a feature extractor of transformers, or patches for a body of our own.
+def of(folder: Path) -> Extraction | Patches | Frames:
+    """The preprocessing of the body in ``folder``: a feature extractor of transformers, or patches or frames for a body of our own.
 
     Raises:
         BackboneNotFound: The folder says nothing of sound.
     """
     found = store.read_object(folder / FILE)
+    if "frames" in found:
+        return Frames(folder, found)
     if "patches" in found:
         return Patches(folder, found)
     if str(store.read_config(folder).get("model_type")).startswith(bodies.PREFIX):

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from warmstart.core.errors import BadOption, InputError
-from warmstart.engine import augment, convnets, pixels, preprocessing, sources, store
+from warmstart.core.errors import BadOption
+from warmstart.engine import augment, convnets, pixels, preprocessing, store
 from warmstart.engine.augment import Augmentation
 from warmstart.engine.learner import Picture, Setting
 from warmstart.engine.order import Order
@@ -96,21 +95,6 @@ class ImageStream:
         if x.shape[1] == 1:  # both layouts have the same order in memory, and only the strides tell convolutions which is meant
             x = x.as_strided(x.shape, (height * width, 1, width, 1))
         return {"pixel_values": x}
-
-
-def meant(setting: Setting) -> bool:
-    """Whether the data are images (else they are taken as text)."""
-    if "modality" in setting.settings:
-        return bool(setting.settings["modality"] == "image")
-    data = setting.data
-    if isinstance(data, Mapping) and isinstance(data.get("image"), (np.ndarray, Tensor)):
-        return True
-    if isinstance(data, (np.ndarray, Tensor)) or (isinstance(data, (str, Path)) and Path(data).suffix == ".npy"):
-        return True
-    try:
-        return sources.detect(data, setting.column, skip_bad=True)[0] == "image"
-    except InputError:  # plain text is no table; whoever reads it next says what is wrong
-        return False
 
 
 def read(options: Any, setting: Setting, *, labelled: bool) -> Pixels:

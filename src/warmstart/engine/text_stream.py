@@ -18,13 +18,12 @@ from warmstart.core.protocols import Encoded, Encoder, Input
 from warmstart.engine import batches, corpus, examples, splits, store, vocabulary
 from warmstart.engine.corpus import Texts
 from warmstart.engine.learner import Corpus, Picture, Setting
+from warmstart.engine.order import ByLength
 from warmstart.engine.seeds import generator, seeded
 
 WIDTH, DEPTH = {"tiny": 128, "small": 256, "base": 512}, {"tiny": 2, "small": 4, "base": 8}
 HEAD_WIDTH = 64
 FRAC_HELD, HELD_MOST = 0.1, 2_000
-POOL = 16
-"""Batches whose rows are sorted by length together."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class TextStream:
         self.encoder = _encoder(setting, rows, settings)
         self._encoded: Sequence[Encoded] = self.encoder.encode(rows.inputs)
         self._lengths = np.array([self.encoder.size(example) for example in self._encoded], dtype=np.int64)
-        self._pass, self._order = -1, np.zeros((0, 0), np.int64)
+        self._order = ByLength(rows.train.numpy(), self._lengths, settings["batch"], seed=setting.seed)
 
     @property
     def bytes(self) -> int:
@@ -60,17 +59,8 @@ class TextStream:
         return sum(array.nbytes for example in self._encoded for array in example.values())
 
     def rows(self, step: int) -> Tensor:
-        """Rows of the whole batch of a step, (B,): of each ``POOL`` batches of a pass, those of like length together."""
-        size = self.settings["batch"]
-        per_pass = len(self.train) // size
-        which, place = divmod(step, per_pass)
-        if which != self._pass:
-            random = np.random.default_rng((self.setting.seed, which))
-            order = random.permutation(self.train.numpy())[: per_pass * size]
-            pools = [order[i : i + POOL * size] for i in range(0, len(order), POOL * size)]
-            lined = np.concatenate([pool[np.argsort(self._lengths[pool], kind="stable")] for pool in pools])
-            self._pass, self._order = which, lined.reshape(per_pass, size)[random.permutation(per_pass)]
-        return torch.from_numpy(self._order[place])
+        """Rows of the whole batch of a step, (B,)."""
+        return self._order(step)
 
     def views(self, step: int, which: int, *, shift: int = 0) -> dict[str, Tensor]:
         """This process's texts of a step, padded as the whole batch needs it."""

@@ -12,6 +12,7 @@ from warmstart.core.protocols import Encoded, Input
 from warmstart.engine import extraction, media, sound
 from warmstart.engine.cepstra import Cepstra
 from warmstart.engine.extraction import Extraction
+from warmstart.engine.frames import Frames
 from warmstart.engine.media import SingleFeaturizer
 from warmstart.engine.patches import Patches
 from warmstart.engine.sound import Limit, Sound
@@ -149,7 +150,7 @@ class Part:
 class AudioEncoder:
     """A body's preprocessing: scaling of the wave, or a spectrogram."""
 
-    def __init__(self, how: Extraction | Patches, limit: Limit) -> None:
+    def __init__(self, how: Extraction | Patches | Frames, limit: Limit) -> None:
         self._how = how
         self.fingerprint = how.fingerprint
         self.max_length = how.longest(limit.seconds)

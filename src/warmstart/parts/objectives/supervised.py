@@ -1,4 +1,4 @@
-"""Labels at hand: a convolutional network on labelled images, or an encoder on labelled text; the body is kept."""
+"""Labels at hand: a convolutional network on labelled images or sound, or an encoder on labelled text; the body is kept."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Options:
     family: str = "convnet"
     "network for images: convnet, small_resnet, or a model type of transformers (resnet, convnext, efficientnet, mobilenet_v2, vit, ...)"
     width: int | None = None
-    "channels of the first stage; in per cent of the default for a family of transformers; for text features of a token"
+    "channels of the first stage; in per cent of the default for a family of transformers; for sound and text features of a state"
     depth: int | None = None
-    "convolutions or blocks of each stage; in per cent of the default for a family of transformers; for text layers"
+    "convolutions or blocks of each stage; in per cent of the default for a family of transformers; for sound and text layers"
     norm: Literal["batch", "group"] = "batch"
     "normalisation of convnet and small_resnet; batch statistics are those of each process's share"
     config: str | None = None
@@ -27,7 +27,7 @@ class Options:
     pixels: int | None = None
     "side of the images; None: as they are up to 64, else 64"
     augment: Literal["none", "light", "strong"] = "light"
-    "views of images: light: shifted and mirrored; strong: also colours changed and a square cut out"
+    "light: images shifted and mirrored, sound at other speeds; strong: also colours and a square cut out, other voices, echo, noise"
     flip: float | None = None
     "chance of a mirror image; None: 0.5, and 0 for grey images"
     mixup: float = 0.0
@@ -35,11 +35,11 @@ class Options:
     smoothing: float = 0.1
     "label smoothing"
     batch: int | None = None
-    "images or texts of a step, over all processes; None: 128 images, 32 texts"
+    "rows of a step, over all processes; None: 128 images, 64 recordings, 32 texts"
     optimizer: Literal["adamw", "sgd"] = "adamw"
     "sgd: with momentum 0.9"
     lr: float | None = None
-    "peak learning rate; None: images 3e-3 (sgd 0.1), texts 1e-3, with --from a tenth, texts 5e-5"
+    "peak learning rate; None: images and sound 3e-3 (sgd 0.1), texts 1e-3, with --from a tenth, texts 5e-5"
     weight_decay: float = 0.05
     "of kernels and matrices; decoupled with adamw; with sgd 5e-4 is usual"
     warmup: float = 0.25
@@ -50,13 +50,15 @@ class Options:
     "entries of the WordPiece vocabulary that is trained on labelled text, where no --from is given"
     max_length: int = 128
     "longest text in tokens; the rest is cut off"
+    seconds: float = 3.0
+    "longest stretch of a recording that a step sees; of a longer one it is drawn anew each time"
 
 
 class Part:
     """Cross entropy with a linear head, which is thrown away."""
 
     name = "supervised"
-    modalities: tuple[str, ...] = ("image", "text")
+    modalities: tuple[str, ...] = ("image", "text", "audio")
 
     def __init__(self, options: Options) -> None:
         self.options = options
