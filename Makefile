@@ -14,7 +14,7 @@ setup: ## .venv with everything that tests and demo need
 	if $(PY) -m pip --version >/dev/null 2>&1 && [ "$$(cat .venv/stamp 2>/dev/null)" = "$$want" ]; then exit 0; fi; \
 	echo "setting up .venv (the first time takes some minutes)"; \
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || exit 1; \
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,frames,onnx,track]' && echo "$$want" > .venv/stamp
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,frames,keras,onnx,track]' && echo "$$want" > .venv/stamp
 
 demo: setup ## adapt the shipped sample in a minute, then predict
 	.venv/bin/warmstart adapt examples/banking77/train.csv --test examples/banking77/test.csv --budget 60s --out demo-model --force

@@ -19,7 +19,7 @@ from tiny_images import drawings, write_folder
 from tiny_onnx import frames_net, image_net, patch_net, wave_net
 from warmstart import cli
 from warmstart.core.errors import BackboneNotFound, InputError
-from warmstart.engine import backbone, bodies, extraction, network, preprocessing, store
+from warmstart.engine import backbone, bodies, extraction, foreign, network, preprocessing, store
 from warmstart.engine.images import Picture
 from warmstart.engine.onnx_body import OnnxBody
 from warmstart.engine.sound import Sound
@@ -52,7 +52,7 @@ def pictures(n: int) -> np.ndarray:
 def test_the_layout_and_the_batch_of_the_graph_do_not_matter(batch: int | str, nhwc: bool, tmp_path: Path) -> None:
     body, folder = opened(image_net(tmp_path / "net.onnx", batch=batch, nhwc=nhwc))
     images = pictures(6)
-    session = store.open_onnx(image_net(tmp_path / "plain.onnx"))
+    session = foreign.open_onnx(image_net(tmp_path / "plain.onnx"))
     assert store.read_config(folder)["outputs"] == ["vector"]  # what goes into the classifier's linear layer
     found = body(pixel_values=torch.from_numpy(images))[0]
     plain, _ = opened(tmp_path / "plain.onnx", features="vector")

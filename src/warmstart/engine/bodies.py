@@ -27,6 +27,7 @@ PREFIX = "warmstart-"
 Norm: TypeAlias = Literal["batch", "group", "none"]
 
 ELSEWHERE = {
+    "warmstart-keras": "warmstart.engine.keras_body",
     "warmstart-onnx": "warmstart.engine.onnx_body",
     "warmstart-resnet": "warmstart.engine.residual",
     "warmstart-soundnet": "warmstart.engine.sound_net",
@@ -67,16 +68,20 @@ class Config:
         return dict(self._values)
 
 
-class Sealed(nn.Module):
-    """A body whose weights are no tensors of torch, but lie in a file of another kind: it is never trained, converted or cut."""
+class Filed(nn.Module):
+    """A body that reads and writes its weights itself, beside ``config.json``."""
 
     def read(self, folder: Path) -> None:
-        """Open the file in ``folder``."""
+        """Take the weights in ``folder``."""
         raise NotImplementedError
 
     def write(self, folder: Path) -> None:
-        """Copy the file to ``folder``."""
+        """Write the weights to ``folder``."""
         raise NotImplementedError
+
+
+class Sealed(Filed):
+    """A body whose weights are no tensors of torch: it is never trained, converted or cut."""
 
 
 def body(model_type: str) -> Callable[[type[Built]], type[Built]]:
@@ -134,7 +139,7 @@ def require_trainable(folder: Path) -> None:
 def save(model: nn.Module, folder: Path) -> None:
     """Write config.json and model.safetensors, as ``store.load_body`` opens them."""
     config = cast(Config, model.config)
-    if isinstance(model, Sealed):
+    if isinstance(model, Filed):
         model.write(folder)
     else:
         store.write_tensors(folder / "model.safetensors", {name: value.cpu() for name, value in model.state_dict().items()})
@@ -148,7 +153,7 @@ def load(folder: Path, config: Mapping[str, Any]) -> nn.Module:
         BackboneNotFound: Config and weights do not belong together.
     """
     model = build(config)
-    if isinstance(model, Sealed):
+    if isinstance(model, Filed):
         model.read(folder)
         return model.eval()
     try:

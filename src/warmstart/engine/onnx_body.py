@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.core.errors import BackboneNotFound
-from warmstart.engine import store
+from warmstart.engine import foreign, store
 from warmstart.engine.bodies import Config, Sealed, body
 
 FILE, FRONT = "model.onnx", "front.onnx"
@@ -41,7 +41,7 @@ class OnnxBody(Sealed):
         return self
 
     def read(self, folder: Path) -> None:
-        self._session, self._folder = store.open_onnx(folder / FILE), folder
+        self._session, self._folder = foreign.open_onnx(folder / FILE), folder
         known = {output.name for output in self._session.get_outputs()}
         if missing := sorted(set(self._outputs) - known):
             raise BackboneNotFound(f"{folder / FILE} has no output {missing[0]!r}", f"one of {', '.join(known)}", "correct config.json")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from warmstart.core.errors import BackboneNotFound, BadOption, FileNotFound, nearest
-from warmstart.engine import patches, preprocessing, store
+from warmstart.engine import foreign, patches, preprocessing, store
 from warmstart.engine.onnx_body import FILE, FRONT, NHWC
 
 FLOAT = 1
@@ -64,13 +64,13 @@ def write(file: Path, asked: Asked, folder: Path) -> None:
         BackboneNotFound: The graph takes no image and no sound, or what was asked does not fit it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    graph = store.read_onnx(file)
+    graph = foreign.read_onnx(file)
     port = _port(graph, file)
     modality = _modality(port, asked)
     layout = asked.layout if asked.layout != "auto" else _layout(port, modality, file)
     outputs = _outputs(graph, asked.features, modality, file)
     config = {"model_type": "warmstart-onnx", "shape": port.dims, "layout": layout, "outputs": outputs}
-    store.write_onnx(folder / FILE, graph)
+    foreign.write_onnx(folder / FILE, graph)
     if modality == "image":
         config |= _write_image(port, layout, asked, folder, file)
     else:
@@ -181,7 +181,7 @@ def _write_sound(port: Port, layout: str, asked: Asked, folder: Path, file: Path
         )
     how: dict[str, Any] = {"front": "wave", "gain": asked.gain}
     if asked.front is not None:
-        store.write_onnx(folder / FRONT, store.read_onnx(asked.front))
+        foreign.write_onnx(folder / FRONT, foreign.read_onnx(asked.front))
         how = {"front": "onnx", "file": FRONT, "gain": asked.gain, "scale": asked.front_scale, "offset": asked.front_offset}
         how |= _measured(folder / FRONT, asked.rate, bands=inner[1])
     margin = asked.margin if asked.margin is not None else 0.0 if asked.front is None else MARGIN
@@ -191,7 +191,7 @@ def _write_sound(port: Port, layout: str, asked: Asked, folder: Path, file: Path
 
 def _measured(front: Path, rate: int, *, bands: int | None) -> dict[str, int]:
     """How many samples a frame of the front sees and moves on by, from how many frames it makes of one and of two seconds."""
-    session = store.open_onnx(front)
+    session = foreign.open_onnx(front)
     port = session.get_inputs()[0]
     counts = []
     for n in (rate, 2 * rate):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from warmstart.core.errors import BackboneNotFound
 from warmstart.core.protocols import Encoded
-from warmstart.engine import sound, store
+from warmstart.engine import foreign, sound, store
 from warmstart.engine.sound import Sound
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class OnnxFront:
         self.file = folder / str(how["file"])
         self.window, self.hop = int(how["window"]), int(how["hop"])
         self._gain, self._scale, self._offset = (float(how.get(key, value)) for key, value in (("gain", 1), ("scale", 1), ("offset", 0)))
-        self._session = store.open_onnx(self.file)
+        self._session = foreign.open_onnx(self.file)
         self._input = self._session.get_inputs()[0]
         self.cells = int(self._session.get_outputs()[0].shape[-1])
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from warmstart.core.errors import BackboneNotFound, DamagedModel, DiskFull, MissingLibrary
+from warmstart.core.errors import BackboneNotFound, DamagedModel, DiskFull
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -75,54 +75,6 @@ def copy(source: Path, target: Path) -> None:
     if source.resolve() != target.resolve():
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)
-
-
-def open_onnx(path: Path) -> Any:
-    """A session of ONNX Runtime on the CPU for a file, with as many threads as torch has.
-
-    Raises:
-        MissingLibrary: ONNX Runtime is not installed.
-        BackboneNotFound: It cannot open the file.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingLibrary(f"{path} needs ONNX Runtime", "the package onnxruntime", "run: pip install 'warmstart[onnx]'") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its own classes, which share no base of their own
-        reason = " ".join(str(error).split())[:200]
-        raise BackboneNotFound(f"{path} cannot be opened: {reason}", "a whole ONNX file of standard operators", "export it again") from None
-
-
-def read_onnx(path: Path) -> Any:
-    """The graph in an ONNX file with its weights, also where they lie in files beside it.
-
-    Raises:
-        MissingLibrary: The package onnx is not installed.
-        BackboneNotFound: The file is not whole.
-    """
-    try:
-        import onnx
-    except ImportError:
-        raise MissingLibrary(f"{path} needs the package onnx", "onnx and onnxruntime", "run: pip install 'warmstart[onnx]'") from None
-    try:
-        return onnx.load(str(path))
-    except Exception as error:  # of protobuf's own kinds
-        reason = " ".join(str(error).split())[:200]
-        raise BackboneNotFound(f"{path} cannot be read: {reason}", "a whole ONNX file", "export or copy it again") from None
-
-
-def write_onnx(path: Path, graph: Any) -> None:
-    """Write a graph as one file, atomically."""
-    import onnx
-
-    with replacing(path) as temporary:
-        onnx.save(graph, str(temporary))
 
 
 def write_text(path: Path, text: str) -> None:

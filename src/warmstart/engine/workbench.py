@@ -255,8 +255,9 @@ class Workbench:
             name, _, point = kind.partition(":")
             points = int(point) + 1 if self.backbone.trunk is not None else 1
             width = self.shapes[int(point)][0 if len(self.shapes[int(point)]) > 2 else -1] if name == "cut" else points * self.width
-            key = Key(self.backbone.fingerprint, kind, str(self.precision), self.encoder.fingerprint)
-            self._shelves[kind] = self.store.shelf(key, width, self.precision if name == "cut" else torch.float32)
+            precision = self.backbone.precision  # not all bodies compute in the one that was asked for
+            key = Key(self.backbone.fingerprint, kind, str(precision), self.encoder.fingerprint)
+            self._shelves[kind] = self.store.shelf(key, width, precision if name == "cut" else torch.float32)
         return self._shelves[kind]
 
     @property

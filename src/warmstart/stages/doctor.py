@@ -19,6 +19,7 @@ OPTIONAL = {
     "pandas": "pandas frames as data",
     "polars": "polars frames as data",
     "datasets": "Hugging Face data sets as data",
+    "keras": "Keras models as bodies",
     "onnx": "ONNX files as bodies",
     "onnxruntime": "ONNX files as bodies",
 }
