@@ -133,5 +133,10 @@ SAMPLES: dict[str, Callable[[], list[Input]]] = {
 }
 """Inputs of the package's own modalities, as they stand in a table."""
 
+TARGETS: dict[str, Callable[[], tuple[list[Input], list[Any]]]] = {
+    "speech_recognition": lambda: ([(tone,) for tone in tones(5)], ["one two", "two", "three one", "one two", "four five six"]),
+}
+"""Inputs and raw targets of the package's own structured tasks."""
+
 BODIES: dict[str, Callable[[Path], Path]] = {"text": tiny_backbone, "image": tiny_image_backbone, "audio": tiny_sound_backbone}
 """Bodies for them."""

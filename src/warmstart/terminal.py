@@ -60,14 +60,20 @@ def print_texts(records: Iterable[Mapping[str, Any]], out: Path | None, as_json:
         print_json({"out": str(out), "rows": count}) if as_json else click.echo(f"{count:,} texts: {out}")
 
 
+def _told(record: Mapping[str, Any]) -> str:
+    """A label, the labels of a row, or whatever else was predicted."""
+    found = record["label"] if "label" in record else record["prediction"]
+    return found if isinstance(found, str) else " | ".join(found) if "label" in record else json.dumps(found, ensure_ascii=False)
+
+
 def print_predictions(records: Iterable[Mapping[str, Any]], sentences: Sequence[str] | None) -> None:
     """A table of probability, label and sentence, aligned by blocks so that it streams."""
     numbered = enumerate(records)
     while block := list(itertools.islice(numbered, 200)):
         print_table(
             (
-                f"{record['probability']:.3f}",
-                " | ".join(record["label"]) if isinstance(record["label"], list) else str(record["label"]),
+                f"{record['probability']:.3f}" if "probability" in record else "",
+                _told(record),
                 record.get("input") or (" ".join(sentences[i].split()) if sentences else f"row {record.get('row', i + 1)}"),
             )
             for i, record in block

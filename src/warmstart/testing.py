@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from warmstart.core import registry
 from warmstart.core.protocols import BackboneSource, Importer, Input, Modality, Objective, Strategy, Task
 from warmstart.core.report import Metric
-from warmstart.samples import BODIES, LABELS, NOISE, SAMPLES, WORDS, drawings, rows, sentence, tiny_backbone, tiny_image_backbone
+from warmstart.core.structured import StructuredTask
+from warmstart.samples import BODIES, LABELS, NOISE, SAMPLES, TARGETS, WORDS, drawings, rows, sentence, tiny_backbone, tiny_image_backbone
 
 if TYPE_CHECKING:
     from warmstart.engine.learner import Setting
@@ -34,6 +35,7 @@ __all__ = [
     "check_objective",
     "check_part",
     "check_strategy",
+    "check_structured_task",
     "check_task",
     "drawings",
     "rows",
@@ -178,6 +180,9 @@ def check_task(name: str) -> None:
     import torch
 
     part: Task = registry.create("tasks", name)
+    if _is_structured(part):
+        check_structured_task(name)
+        return
     raw = next((values for values in RAW_LABELS if part.matches(values)), None)
     if raw is None:
         raise AssertionError(f"{name} matches none of the kinds of labels that are known here")
@@ -202,6 +207,40 @@ def check_task(name: str) -> None:
         _require(isinstance(metric, Metric) and metric.low <= metric.value <= metric.high, "a metric lies within its interval")
     main = float(part.scores(probabilities, targets).mean())
     _require(math.isclose(metrics[part.main_metric].value, main, abs_tol=1e-9), "the main metric is the mean of the scores")
+
+
+def check_structured_task(name: str, *, raw: Sequence[Any] = (), values: Sequence[Input] = ()) -> None:
+    """Targets are told from others, what is the same for every input can be answered, scored and said, and metrics have intervals.
+
+    Args:
+        name: Of the task.
+        raw: At least four raw targets, not all the same; needed for tasks that are not of the package.
+        values: The inputs they belong to.
+    """
+    import numpy as np
+
+    part: StructuredTask = registry.create("tasks", name)
+    if not raw and name not in TARGETS:
+        raise AssertionError(f"no targets are known here for the task {name}: give raw= and values=")
+    values, raw = (list(values), list(raw)) if raw else TARGETS[name]()
+    _require(part.modality in registry.parts("modalities"), "modality is a modality")
+    _require(part.matches(raw) and not part.matches(["a", "b"] * 8) and not part.matches([1, 2] * 8), "matches knows its own targets")
+    _require(all(part.check(value) is None for value in raw) and isinstance(part.check(None), str), "check tells usable from missing")
+    labels = part.labels(raw)
+    _require(labels == tuple(sorted(set(labels))), "labels are distinct and sorted")
+    targets = part.encode(raw, labels)
+    _require(targets.shape == (len(raw),) and targets.dtype == object, "targets are objects, one for each row")
+    _require(not part.unknown(raw, labels) and bool(part.unknown(raw, labels[:1])), "unknown counts labels that are not known")
+    _require(sum(part.counts(list(targets), labels).values()) > 0, "counts says what is in the targets")
+    constant = part.constant(list(targets))
+    compact = np.tile(constant, (len(raw), *[1] * constant.ndim))
+    decoded = part.decode(compact, labels, values)
+    _require(len(decoded) == len(raw) and json.loads(json.dumps(decoded)) == decoded, "answers are plain JSON values")
+    scores = part.scores(compact, targets)
+    _require(scores.shape == (len(raw),) and bool((scores >= 0).all() and (scores <= 1).all()), "scores are between 0 and 1")
+    found = part.metrics(compact, targets, seed=0)
+    _require(part.main_metric in found, "the main metric is among the metrics")
+    _require(all(isinstance(m, Metric) and m.low <= m.value <= m.high for m in found.values()), "a metric lies within its interval")
 
 
 def check_backbone_source(name: str) -> None:
@@ -323,7 +362,13 @@ def _check_form(family: str, name: str) -> None:
     part = registry.create(family, name, options={o.name: str(getattr(options, o.name)) for o in known.options})
     _require(part.name == name, "the part's name is that of its file")
     if family in PROTOCOLS:
-        _require(isinstance(part, PROTOCOLS[family]), f"Part obeys core.protocols.{PROTOCOLS[family].__name__}")
+        wanted = StructuredTask if _is_structured(part) else PROTOCOLS[family]
+        _require(isinstance(part, wanted), f"Part obeys {wanted.__module__.removeprefix('warmstart.')}.{wanted.__name__}")
+
+
+def _is_structured(part: Any) -> bool:
+    """Whether a task's answers are more than one row of logits."""
+    return bool(getattr(part, "structured", False))
 
 
 def _dense(features: Any) -> Any:

@@ -25,6 +25,12 @@ FILE = "card.json"
 
 AGAIN = "copy or train the model again"
 
+PIPELINES = {
+    "speech_recognition": "automatic-speech-recognition",
+    "object_detection": "object-detection",
+    "semantic_segmentation": "image-segmentation",
+}
+"""What the hub calls tasks that do not classify."""
 LOADING = {
     "native": "The head is the architecture's own, so `transformers` makes the same predictions as `warmstart`.",
     "pooled": "The head is warmstart's (pooled states and a linear layer), which `transformers` cannot express: it opens the body alone.",
@@ -167,11 +173,18 @@ def readme(card: Card, metrics: Mapping[str, Metric]) -> str:
     labels = ", ".join(f"`{label}`" for label in card.labels[:100]) + (
         f" and {len(card.labels) - 100} more" if len(card.labels) > 100 else ""
     )
-    body = card.backbone
+    body, plain = card.backbone, card.task not in PIPELINES
+    told = f"It tells {len(card.labels)} labels apart" if plain else f"Its answers are made of {len(card.labels)} labels"
+    calibrated = (
+        f""" Probabilities
+were calibrated on held-out rows (temperature {card.temperature:.3g}); on other data check them with `warmstart evaluate`."""
+        if plain
+        else ""
+    )
     return f"""{_front_matter(card)}
 # {card.modality.capitalize()} model ({card.task}): {card.strategy} on {body.name}
 
-Made with `warmstart {card.verb}`. It tells {len(card.labels)} labels apart: {labels}.
+Made with `warmstart {card.verb}`. {told}: {labels}.
 
 ## Measured
 
@@ -194,8 +207,7 @@ Made with `warmstart {card.verb}`. It tells {len(card.labels)} labels apart: {la
 
 ## Limits
 
-The numbers hold for rows like those they were measured on. A label that was not among the training rows is never predicted. Probabilities
-were calibrated on held-out rows (temperature {card.temperature:.3g}); on other data check them with `warmstart evaluate`.
+The numbers hold for rows like those they were measured on. A label that was not among the training rows is never predicted.{calibrated}
 """
 
 
@@ -270,11 +282,16 @@ Converted with `warmstart models import`. What it gives was compared with the st
 
 def _front_matter(card: Card) -> str:
     body = card.backbone
-    lines = ["---", f"license: {json.dumps(body.licence)}", f"pipeline_tag: {card.modality}-classification"]
+    lines = ["---", f"license: {json.dumps(body.licence)}", f"pipeline_tag: {_pipeline(card)}"]
     lines.append(f"library_name: {'transformers' if card.head == 'native' else 'warmstart'}")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", body.name):  # anything else is no name on the hub, which would refuse it
         lines.append(f"base_model: {json.dumps(body.name)}")
     return "\n".join([*lines, "tags:", "- warmstart", f"- {card.strategy.replace('_', '-')}", "---", ""])
+
+
+def _pipeline(card: Card) -> str:
+    """What the hub calls the task."""
+    return PIPELINES.get(card.task, f"{card.modality}-classification")
 
 
 def _loading(card: Card) -> str:

@@ -70,12 +70,19 @@ def module(family: str, name: str) -> Any:
         UnknownPart: No part of that name in the family.
     """
     known = parts(family)
+    name = spelled(family, name)
     if name not in known:
         singular = {"strategies": "strategy", "modalities": "modality"}.get(family, family.removesuffix("s"))
         raise UnknownPart(
             f"no {singular} named {name!r}.{nearest(name, known)}", f"known: {', '.join(known)}", f"see: warmstart parts {family}"
         )
     return importlib.import_module(known[name].module)
+
+
+def spelled(family: str, name: str) -> str:
+    """A part's own name for how it was typed: ``speech-recognition`` is ``speech_recognition``."""
+    plain = name.replace("-", "_")
+    return plain if plain in parts(family) else name
 
 
 def create(family: str, name: str, *, options: Mapping[str, Any] | None = None) -> Any:
@@ -85,6 +92,7 @@ def create(family: str, name: str, *, options: Mapping[str, Any] | None = None) 
         UnknownPart: No part of that name.
         BadOption: An option the part does not have, or a value of the wrong type.
     """
+    name = spelled(family, name)
     part = module(family, name)
     kwargs = {}
     for key, value in (options or {}).items():

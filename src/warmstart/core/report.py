@@ -84,7 +84,10 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class ErrorCase:
-    """A confident mistake on held-out rows, with the nearest training examples."""
+    """A confident mistake on held-out rows, with the nearest training examples.
+
+    ``figure`` is HTML that the task drew of it, with every text in it escaped; empty where it draws none.
+    """
 
     text: str
     truth: str
@@ -93,6 +96,7 @@ class ErrorCase:
     row: int
     neighbours: tuple[Neighbour, ...] = ()
     picture: str = ""
+    figure: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from warmstart.core.protocols import Task
 from warmstart.core.report import Comparison, Rung
-from warmstart.engine import calibration, statistics
+from warmstart.engine import answers, calibration, statistics
 from warmstart.engine.ladder import Ladder, Step
 
 FEW_ROWS = 200
@@ -59,6 +59,9 @@ def score(ladder: Ladder, step: Step) -> Scored:
     assert step.logits is not None  # noqa: S101 - only climbed steps are scored
     rows = ladder.held_rows(step.folds)
     targets = bench.targets[rows]
+    if answers.is_structured(bench.task):
+        scores = answers.structured(bench.task).scores(step.logits, targets)
+        return Scored(step, rows, scores, 1 - float(scores.mean()), 1.0)
     temperature = calibration.fit_temperature(step.logits, targets, bench.task.link)
     probabilities = bench.task.probabilities(calibration.apply_temperature(step.logits, temperature).astype(np.float32))
     return Scored(step, rows, bench.task.scores(probabilities, targets), _log_loss(probabilities, targets), temperature)
@@ -136,7 +139,7 @@ def _row_scores(ladder: Ladder, step: Step, n: int) -> NDArray[np.float64]:
     """Scores of the first held rows; a temperature changes no score."""
     assert step.logits is not None  # noqa: S101 - only climbed steps are compared
     logits, task = step.logits[:n], ladder.bench.task
-    return task.scores(task.probabilities(logits), ladder.bench.targets[ladder.held_rows(step.folds)[: len(logits)]])
+    return task.scores(answers.probabilities(task, logits), ladder.bench.targets[ladder.held_rows(step.folds)[: len(logits)]])
 
 
 def _beats(a: Scored, b: Scored) -> bool:

@@ -17,7 +17,7 @@ from warmstart.core.errors import DataError
 from warmstart.core.protocols import Modality, Task
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import DataSummary
-from warmstart.engine import examples, splits
+from warmstart.engine import answers, examples, splits
 from warmstart.engine.examples import Examples
 from warmstart.engine.workbench import Workbench
 
@@ -62,7 +62,7 @@ def read(recipe: Recipe, data: Any = None, test: Any = None, *, body: Path | Non
 
     everything = rows_of(recipe.data if data is None else data, given, task)
     if task is None:
-        task = _task_of(everything.targets or [], recipe)
+        task = _task_of(everything, recipe)
         everything = _usable(everything, task, recipe)
     found = None
     if test is not None or recipe.test is not None:
@@ -90,8 +90,7 @@ def summary(rows: Dataset, bench: Workbench | None) -> DataSummary:
     """What was read, for the report; lengths in tokens only where the backbone's tokenizer was used."""
     unit = rows.modality.unit
     duplicates, conflicts, leaked = examples.summarise(rows.train, rows.test, rows.modality)
-    names = rows.task.decode(certain(rows.targets, len(rows.labels)), rows.labels)
-    counts = Counter(name for label in names for name in (label if isinstance(label, list) else [label]))
+    counts = _counts(rows)
     lengths, mean, truncated = [], 0.0, 0
     extents = [rows.modality.extent(value) for value in rows.train.inputs]
     own = np.array([extent for extent in extents if extent is not None])
@@ -122,12 +121,25 @@ def summary(rows: Dataset, bench: Workbench | None) -> DataSummary:
     )
 
 
-def _task_of(values: Sequence[Any], recipe: Recipe) -> Task:
+def _counts(rows: Dataset) -> Counter[str]:
+    """How often each label is among the training rows; of a structured task, whatever it counts."""
+    if answers.is_structured(rows.task):
+        return Counter(answers.structured(rows.task).counts(list(rows.targets), rows.labels))
+    names = rows.task.decode(certain(rows.targets, len(rows.labels)), rows.labels)
+    return Counter(name for label in names for name in (label if isinstance(label, list) else [label]))
+
+
+def _task_of(rows: Examples, recipe: Recipe) -> Task:
+    """What the label column fits: a structured task of the modality first, which knows its own by their names or by their form."""
+    values, column = rows.targets or [], rows.columns.get("label", "").strip().casefold()
     parts = {
         name: registry.create("tasks", name, options=recipe.options.get("task") if recipe.task == name else None)
         for name in registry.parts("tasks")
     }
-    found: list[Task] = [part for part in parts.values() if part.matches(values)]
+    own = [part for part in parts.values() if answers.is_structured(part) and part.modality == recipe.modality]
+    plain = [part for part in parts.values() if not answers.is_structured(part)]
+    named = [part for part in own if column in getattr(part, "column_names", ())]
+    found: list[Task] = named or [part for part in (*own, *plain) if part.matches(values)]
     if not found:
         raise DataError("the label column fits no task", f"labels of one of: {', '.join(parts)}", "name the task with --task")
     chosen: Task = registry.create("tasks", found[0].name, options=recipe.options.get("task"))
@@ -180,8 +192,10 @@ def _take(rows: Examples, chosen: NDArray[np.int64]) -> Examples:
 def _warnings(train: Examples, test: Examples | None, task: Task, labels: Sequence[str]) -> list[str]:
     found = [f"{count} rows of {train.source} were left out: {reason}" for reason, count in train.left_out.items()]
     coded = task.encode(train.targets or [], labels)
-    counts = coded.sum(0) if coded.ndim == 2 else np.bincount(coded, minlength=len(labels))
-    single = [label for label, count in zip(labels, counts, strict=True) if count == 1]
+    single: list[str] = []
+    if not answers.is_structured(task):
+        counts = coded.sum(0) if coded.ndim == 2 else np.bincount(coded, minlength=len(labels))
+        single = [label for label, count in zip(labels, counts, strict=True) if count == 1]
     if single:
         shown = ", ".join(repr(s) for s in single[:5]) + (", ..." if len(single) > 5 else "")
         found.append(f"{len(single)} labels have a single training row, which is never held out, so nothing is known of them: {shown}")
@@ -190,7 +204,8 @@ def _warnings(train: Examples, test: Examples | None, task: Task, labels: Sequen
         unknown = task.unknown(test.targets or [], labels)
         if unknown:
             shown = ", ".join(f"{label!r} ({count})" for label, count in list(unknown.items())[:5]) + (", ..." if len(unknown) > 5 else "")
-            found.append(f"{sum(unknown.values())} test rows carry labels that no training row has, and count as errors: {shown}")
+            what = getattr(task, "unknown_name", "labels")
+            found.append(f"{sum(unknown.values())} test rows carry {what} that no training row has, and count as errors: {shown}")
     return found
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from warmstart.core import registry
 from warmstart.core.errors import BadOption, ColumnNotFound, DataError, nearest
 from warmstart.core.protocols import Modality, Task
 from warmstart.engine import sources
@@ -74,7 +75,7 @@ def read_examples(
     if not labelled:
         given = {role: column for role, column in given.items() if role in modality.roles or column in table.columns}
     _check_given(table, given, (*modality.roles, "label", "group"))
-    columns = _roles(table, modality, given, labelled=labelled)
+    columns = _roles(table, modality, given, task, labelled=labelled)
     roles = [role for role in modality.roles if role in columns]
     raw = list(zip(*(table.columns[columns[role]] for role in roles), strict=True))
     inputs = modality.load(raw, folder=sources.folder_of(table.source), body=body)
@@ -137,10 +138,10 @@ def _listed(columns: Mapping[str, Any]) -> str:
     return f"columns: {', '.join(map(repr, list(columns)[:MAX_LISTED]))}{more}"
 
 
-def _roles(table: Table, modality: Modality, given: Mapping[str, str], *, labelled: bool) -> dict[str, str]:
+def _roles(table: Table, modality: Modality, given: Mapping[str, str], task: Task | None, *, labelled: bool) -> dict[str, str]:
     """Role to column: the label by its name, then the inputs, then, where one is needed, the label by its few distinct values."""
     free = {name: values for name, values in table.columns.items() if name not in given.values()}
-    label = given.get("label") or _label_by_name(table, free, must_be_clear=labelled)
+    label = given.get("label") or _label_by_name(table, free, _structured_names(modality, task), must_be_clear=labelled)
     inputs_given = {role: column for role, column in given.items() if role in modality.roles}
     candidates = {name: table.columns[name] for name in (*free, *inputs_given.values()) if name != label}
     columns = modality.infer(candidates, inputs_given)
@@ -149,9 +150,18 @@ def _roles(table: Table, modality: Modality, given: Mapping[str, str], *, labell
     return {**columns, **({"label": label} if label is not None else {}), **({"group": given["group"]} if "group" in given else {})}
 
 
-def _label_by_name(table: Table, free: Mapping[str, Sequence[Any]], *, must_be_clear: bool) -> str | None:
+def _structured_names(modality: Modality, task: Task | None) -> tuple[str, ...]:
+    """Names that columns of labels have for sure: those of the task first, or after all others those of the modality's own tasks."""
+    if task is not None:
+        return (*getattr(task, "column_names", ()), *SURE_LABEL_NAMES)
+    parts = [registry.module("tasks", name).Part for name in registry.parts("tasks")]
+    own = [name for part in parts if getattr(part, "modality", "") == modality.name for name in getattr(part, "column_names", ())]
+    return (*SURE_LABEL_NAMES, *own)
+
+
+def _label_by_name(table: Table, free: Mapping[str, Sequence[Any]], sure: Sequence[str], *, must_be_clear: bool) -> str | None:
     by_name = {name.strip().casefold(): name for name in free}
-    for name in SURE_LABEL_NAMES:
+    for name in sure:
         if name in by_name:
             return by_name[name]
     likely = [by_name[name] for name in LIKELY_LABEL_NAMES if name in by_name]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from warmstart.core.errors import CutRefused
-from warmstart.engine import bodies, contrast, cut, fit, master_weights, probe, store, training
+from warmstart.engine import answers, bodies, contrast, cut, fit, master_weights, probe, store, structured, training
 from warmstart.engine.job import Fitted, Job, Plan
 from warmstart.engine.network import Network, groups_by_depth
 from warmstart.engine.predictor import NetworkPredictor
@@ -40,7 +40,7 @@ class Course:
     """Everything that decides one fine-tuning, with the seed. ``point``: train the blocks from here on (0: the whole trunk).
 
     ``contrastive`` steps come first, then ``epochs`` of cross entropy, up to ``most`` where they turn out quicker. ``probe_rows`` is how
-    many rows the first head is fitted on.
+    many rows the first head is fitted on; a structured head is first trained alone for ``head_epochs``.
     """
 
     point: int
@@ -54,6 +54,7 @@ class Course:
     probe_rows: int
     rows: int = 32
     most: float = 0.0
+    head_epochs: float = 0.0
 
 
 class Options(Protocol):
@@ -87,10 +88,14 @@ def course(bench: Workbench, options: Options, *, point: int, n_train: int) -> C
     """
     if isinstance(bench.backbone.model, bodies.Sealed):
         raise CutRefused("the body can only be used frozen: its weights are not torch's", "a body of torch", "use linear_probe")
-    able = bench.task.link == "softmax" and options.head == "pooled"  # it draws pooled states of one class together
+    able = getattr(bench.task, "link", "") == "softmax" and options.head == "pooled"  # it draws pooled states of one class together
     asked = options.contrastive if options.contrastive is not None else CONTRASTIVE_STEPS if n_train < FEW else 0
     contrastive = asked if able else 0
     epochs = options.epochs if options.epochs is not None else epochs_for(n_train, after_contrast=contrastive > 0)
+    own: dict[str, Any] = {}
+    if answers.is_structured(bench.task):
+        epochs = options.epochs if options.epochs is not None else structured.body_epochs(bench.task, n_train)
+        own = {"rows": structured.rows_at_once(bench.task), "head_epochs": bench.head_epochs}
     return Course(
         point=point,
         epochs=epochs,
@@ -101,6 +106,7 @@ def course(bench: Workbench, options: Options, *, point: int, n_train: int) -> C
         weight_decay=options.weight_decay,
         smoothing=options.smoothing,
         probe_rows=min(n_train, bench.probe_rows or n_train),
+        **own,
     )
 
 
@@ -134,7 +140,9 @@ def plan(
 def _timed(bench: Workbench, wanted: Course, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float, cost: float) -> Plan | None:
     n_train, n_held = len(train), len(held)
     states = training.prefix_seconds(bench, np.concatenate([train, held]), wanted.point) if wanted.point else 0.0
-    if wanted.head == "pooled":
+    if answers.is_structured(bench.task):
+        states += structured.first_head_seconds(bench, train, wanted.head_epochs)
+    elif wanted.head == "pooled":
         states += training.prefix_seconds(bench, probe.subset(bench, train, wanted.probe_rows), None)
     predict = n_held * bench.mean_length * bench.forward_seconds()
     steps = wanted.contrastive * min(contrast.ROWS, n_train)
@@ -168,8 +176,10 @@ def run(
     how = Course(**job.settings)
     if how.point:
         bench.require_cut(how.point)
-        bench.prepare(np.concatenate([train, held]), how.point)
     net = _network(bench, train, how, job)
+    if how.point:
+        below = [p for p in net.head.points if p < how.point] if net.structured else None
+        bench.prepare(np.concatenate([train, held]), how.point, below=below)
     inner = plain_body(net)
     prepare(inner)
     moving = groups(net)
@@ -182,7 +192,7 @@ def run(
     schedule = fit.Schedule(epochs=how.epochs, most=how.most, rows=how.rows)
     if not job.pace.follow:
         job.pace.after = len(held) * bench.mean_length * bench.forward_seconds() * SLACK
-    everything = [*moving, master_weights.Group(tuple(_head(net)), how.head_lr, 0.0)]
+    everything = [*moving, master_weights.Group(tuple(_head(net)), getattr(net.head, "lr", how.head_lr), 0.0)]
     note = ""
     if how.epochs > 0:
         done = training.run(bench, net, rows=train, groups=everything, point=how.point, schedule=schedule, smoothing=how.smoothing, job=job)
@@ -190,7 +200,9 @@ def run(
     finish(inner)
     net = Network(net.body, net.head)
     held_logits = training.predict(bench, net, held, point=how.point) if len(held) else np.zeros((0, bench.n_classes), np.float32)
-    predictor = NetworkPredictor(net, bench.encoder, device=bench.device, precision=bench.precision, max_length=bench.max_length)
+    predictor = NetworkPredictor(
+        net, bench.encoder, device=bench.device, precision=bench.precision, max_length=bench.max_length, task=bench.task
+    )
     trainable = trained_parameters + sum(p.numel() for p in _head(net))
     return Fitted(predictor, held_logits, trainable, note, dict(job.settings))
 
@@ -204,6 +216,8 @@ def blocks_from(net: Network, point: int) -> list[list[nn.Parameter]]:
 
 def _network(bench: Workbench, train: NDArray[np.int64], how: Course, job: Job) -> Network:
     body = copy.deepcopy(bench.backbone.model)
+    if answers.is_structured(bench.task):
+        return Network(body, structured.first_head(bench, train, how.head_epochs, job))
     if how.head == "native":
         with seeded(job.seed):
             return Network(_native(bench, body).to(bench.device), None)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from warmstart.core.errors import CutRefused, DamagedModel, OutOfTime, TrainingFailed, WarmstartError
 from warmstart.core.protocols import Predictor, Strategy
-from warmstart.engine import store
+from warmstart.engine import answers, store
 from warmstart.engine.clock import Clock, Pace, replans
 from warmstart.engine.job import Job, Plan
 from warmstart.engine.splits import Split
@@ -212,7 +212,7 @@ class Ladder:
             else:
                 self._restore(step)
             parts.append(done["logits"])
-            step.logits = np.concatenate(parts)
+            step.logits = answers.joined(parts)
             step.seconds += done["seconds"]
             step.trainable, step.note = done["trainable"], done["note"]
             step.replans |= replans({name: done["replans"]})

@@ -14,9 +14,9 @@ from warmstart.core import registry
 from warmstart.core.card import Card
 from warmstart.core.errors import ColumnNotFound, DataError, NotAModel
 from warmstart.core.protocols import Input, Modality, Predictor, Task
+from warmstart.engine import answers, sources
 from warmstart.engine import device as devices
 from warmstart.engine import predictor as predictors
-from warmstart.engine import sources
 from warmstart.engine.examples import Examples, read_examples
 
 SETTINGS = "warmstart.json"
@@ -48,7 +48,8 @@ class Model:
         return [role for role in self.modality.roles if role in self.card.columns]
 
     def predict(self, data: Any, *, column: dict[str, str] | None = None, skip_bad: bool = False) -> list[dict[str, Any]]:
-        """Label, its calibrated probability, and the calibrated probability of every class, for each row.
+        """Label, its calibrated probability, and the calibrated probability of every class, for each row; of a structured task the
+        ``prediction``, and where the task says so how sure it is.
 
         Args:
             data: A list of inputs (strings, tuples for text pairs, image files, PIL images, arrays), or anything that ``warmstart
@@ -64,14 +65,16 @@ class Model:
     def records(self, values: Sequence[Input], *, quiet: bool = True) -> list[dict[str, Any]]:
         """As ``predict``, for inputs that were read already."""
         probabilities = self.probabilities(values, quiet=quiet)
+        if answers.is_structured(self.task):
+            return self._structured(probabilities, values)
         decided = self.task.decode(probabilities, self.labels)
         return [self._record(label, row) for label, row in zip(decided, probabilities, strict=True)]
 
     def probabilities(self, values: Sequence[Input], *, quiet: bool = True) -> NDArray[np.float64]:
-        """Calibrated probabilities (N, C)."""
+        """Calibrated probabilities (N, C), or the compact answers of a structured task."""
         if not values:
             return np.zeros((0, len(self.labels)))
-        return self.task.probabilities(self.predictor.logits(values, quiet=quiet))
+        return answers.probabilities(self.task, self.predictor.logits(values, quiet=quiet))
 
     def named(self, value: Input) -> dict[str, Any]:
         """One input by the roles of its parts, as it is written beside its prediction: what it is, or the file it came from."""
@@ -119,6 +122,13 @@ class Model:
                 f"name the columns: {' '.join(f'--column {role}=NAME' for role in self.roles)}",
             )
         return found
+
+    def _structured(self, compact: NDArray[Any], values: Sequence[Input]) -> list[dict[str, Any]]:
+        """Answers of a structured task, each with how sure it is where the task says so."""
+        task: Any = self.task
+        decoded = task.decode(compact, self.labels, values) if len(values) else []
+        sure = task.confidence(compact) if hasattr(task, "confidence") else [None] * len(decoded)
+        return [{"prediction": found, **({} if p is None else {"probability": float(p)})} for found, p in zip(decoded, sure, strict=True)]
 
     def _record(self, label: Any, row: NDArray[np.float64]) -> dict[str, Any]:
         by_class = {name: float(p) for name, p in zip(self.labels, row, strict=True)}

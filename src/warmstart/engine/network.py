@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -115,21 +115,45 @@ class PooledHead(nn.Module):
         return nn.functional.linear((x - self.shift) * self.scale, self.weight, self.bias)  # (B, C)
 
 
+class StructuredHead(Protocol):
+    """What reads unpooled states at ``points`` and gives raw outputs of a structured task: a module, made again from ``settings``.
+
+    It may have a ``loss`` and a ``compact`` of its own, as ``core.structured.StructuredTask`` has them.
+    """
+
+    points: tuple[int, ...]
+    settings: dict[str, Any]
+
+    def __call__(self, states: Sequence[Tensor], batch: cut.Batch) -> Tensor:
+        """Raw outputs (B, ...). ``batch`` also holds ``state_masks``: for each state which positions are real (B, T), or None."""
+        ...
+
+
 class Network(nn.Module):
     """Body and head. ``body`` is what the trunk was found in: the plain body, or the whole native classifier.
+
+    A head that is no ``PooledHead`` is a ``StructuredHead``.
 
     Points of a body without a trunk: only its final output, so its pooled states are (B, 1, D).
     """
 
-    def __init__(self, body: nn.Module, head: PooledHead | None) -> None:
+    def __init__(self, body: nn.Module, head: nn.Module | None) -> None:
         super().__init__()
-        self.body, self.head = body, head
+        self.body = body
+        self.head: Any = head
         self.trunk = cut.find_trunk(body)
 
+    @property
+    def structured(self) -> bool:
+        """Whether the head reads unpooled states."""
+        return self.head is not None and not isinstance(self.head, PooledHead)
+
     def forward(self, batch: cut.Batch) -> Tensor:
-        """Logits (B, C) in float32 of a batch of encoded examples."""
+        """Logits (B, C) in float32 of a batch of encoded examples, or raw outputs (B, ...) of a structured head."""
         if self.head is None:
             return _logits(self.body(**cut.converted(batch, self.body)))
+        if self.structured:
+            return self.read(unpooled(self.body, self.trunk, batch, self.head.points), batch)
         logits: Tensor = self.head(pooled_states(self.body, self.trunk, batch, points=self.head.points))
         return logits
 
@@ -143,6 +167,22 @@ class Network(nn.Module):
         upper = widened(self.states_from_cut(tail, hidden, batch, points=self.head.points), lower.shape[2])
         logits: Tensor = self.head(torch.cat([lower, upper[:, lower.shape[1] :]], dim=1))
         return logits
+
+    def read(self, states: Sequence[Tensor], batch: cut.Batch) -> Tensor:
+        """Raw outputs of a structured head of the states at its points."""
+        outputs: Tensor = self.head(states, {**batch, "state_masks": [state_mask(self.body, state, batch) for state in states]})
+        return outputs
+
+    def outputs_from_cut(self, tail: cut.Tail, hidden: Tensor, stored: Mapping[int, Tensor], batch: cut.Batch) -> Tensor:
+        """The raw outputs of a structured head from the stored state at the tail's cut; ``stored`` holds the states of points up to it."""
+        assert self.trunk is not None  # noqa: S101 - a tail has a trunk
+        above = [point for point in self.head.points if point not in stored]
+        blocks: Any = tail.body.get_submodule(self.trunk.path)
+        found = dict(stored)
+        if above:
+            states = unpooled(tail.body, cut.Trunk(self.trunk.path, blocks), batch, above, call=lambda: tail(hidden, batch))
+            found |= dict(zip(above, states, strict=True))
+        return self.read([found[point] for point in self.head.points], batch)
 
     def states_from_cut(self, tail: cut.Tail, hidden: Tensor, batch: cut.Batch, *, points: Sequence[int] | None = None) -> Tensor:
         """Pooled states (B, L + 1, D) from the stored state; those before the cut, and outside ``points``, mean nothing."""
@@ -168,15 +208,17 @@ def pooled_states(
     Args:
         call: Runs the body, where that is more than ``body(**batch)``.
         stop: Leave the body at this point: (B, stop + 1, D).
-        visit: Sees the unpooled state (B, T, D) at every point, as the trunk hands it on.
+        visit: Sees the unpooled state (B, T, D) at every point, as the trunk hands it on; at the last, as the body ends.
         points: Pool here only (None: everywhere); the others are 0, and cost training neither a cast nor a gradient.
     """
     found: list[Tensor | None] = []
     whole = trunk is None or stop is None or stop >= trunk.n_blocks
 
+    end = trunk.n_blocks if trunk is not None else 0
+
     def see(point: int, state: Tensor) -> None:
         found.append(masked_mean(state, state_mask(body, state, batch)) if points is None or point in points else None)
-        if visit is not None:
+        if visit is not None and not (whole and point == end):
             visit(point, state)
 
     with cut.watching(trunk, see, stop=None if whole else stop) if trunk is not None else nullcontext():
@@ -185,10 +227,34 @@ def pooled_states(
         # The trunk's own last state lacks the body's final norm, which bodies such as GPT-2 and Llama need.
         last = last_state(output)
         found[len(found) - (trunk is not None) :] = [masked_mean(last, state_mask(body, last, batch))]
+        if visit is not None:
+            visit(end, last)
     pooled = [state for state in found if state is not None]
     widest = max(state.shape[1] for state in pooled)
     nothing = pooled[0].new_zeros(len(pooled[0]), widest)
     return torch.stack([nothing if state is None else nn.functional.pad(state, (0, widest - state.shape[1])) for state in found], dim=1)
+
+
+def unpooled(
+    body: nn.Module, trunk: cut.Trunk | None, batch: cut.Batch, points: Sequence[int], *, call: Callable[[], Any] | None = None
+) -> list[Tensor]:
+    """The states at these points as they are, the last of the trunk as the body ends: (B, T, D), (B, D, H, W) or (B, D) each.
+
+    Arguments are those of ``pooled_states``.
+    """
+    end = trunk.n_blocks if trunk is not None else 0
+    found: dict[int, Tensor] = {}
+
+    def see(point: int, state: Tensor) -> None:
+        if point in points:
+            found[point] = state
+
+    stop = max(points)
+    with cut.watching(trunk, see, stop=None if stop == end else stop) if trunk is not None else nullcontext():
+        output = cut.run(body, batch) if call is None else call()
+    if stop == end:
+        found[end] = last_state(output)
+    return [found[point] for point in points]
 
 
 def groups_by_depth(body: nn.Module, trunk: cut.Trunk | None) -> list[list[nn.Parameter]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from warmstart.core.protocols import Input
 from warmstart.core.report import ErrorCase, Metric, ReliabilityBin
-from warmstart.engine import calibration, metrics, review
+from warmstart.engine import answers, calibration, metrics, review
 from warmstart.engine.choice import Scored
 from warmstart.engine.dataset import Dataset
 from warmstart.engine.model import Model
@@ -20,9 +21,10 @@ from warmstart.engine.workbench import Workbench
 
 @dataclass(frozen=True)
 class Outcome:
-    """``probabilities (N, C)`` of ``values``, each a different example, and the truth; ``rows`` are their numbers in the source.
+    """``probabilities (N, C)`` of ``values``, each a different example, and the truth; ``rows`` are their numbers in the source. Of a
+    structured task they are compact answers.
 
-    ``own`` are their positions among the training rows, where they are training rows.
+    ``own`` are their positions among the training rows, where they are training rows; ``seconds`` is how long answering took.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Outcome:
     truths: list[str]
     rows: list[int]
     own: NDArray[np.int64] | None = None
+    seconds: float = 0.0
 
 
 def on_test(
@@ -45,21 +48,31 @@ def on_test(
     quiet: bool = True,
 ) -> Outcome:
     """What a model says of rows that played no part in making it."""
-    return Outcome(name, values, model.probabilities(values, quiet=quiet), targets, [_shown(v) for v in raw], rows)
+    began = time.perf_counter()
+    found = model.probabilities(values, quiet=quiet)
+    return Outcome(name, values, found, targets, [_shown(v) for v in raw], rows, seconds=time.perf_counter() - began)
 
 
 def out_of_fold(chosen: Scored, rows: Dataset) -> Outcome:
     """Cross-validated predictions of the chosen rung, averaged over repeats; slightly hopeful, as the rung was chosen by them."""
     assert chosen.step.logits is not None and rows.train.targets is not None  # noqa: S101, PT018 - a chosen step was climbed
+    if answers.is_structured(rows.task):
+        seen, first = np.unique(chosen.rows, return_index=True)
+        return _of_rows(rows, seen, chosen.step.logits[first])  # of an example that was held out repeatedly, the first
     scaled = calibration.apply_temperature(chosen.step.logits, chosen.temperature).astype(np.float32)
     found = rows.task.probabilities(scaled)
     seen, where, counts = np.unique(chosen.rows, return_inverse=True, return_counts=True)
     mean = np.zeros((len(seen), found.shape[1]))
     np.add.at(mean, where, found)
+    return _of_rows(rows, seen, mean / counts[:, None])
+
+
+def _of_rows(rows: Dataset, seen: NDArray[np.int64], found: NDArray[Any]) -> Outcome:
+    assert rows.train.targets is not None  # noqa: S101 - labelled rows were asked for
     return Outcome(
         "cross-validated training rows",
         [rows.train.inputs[i] for i in seen],
-        mean / counts[:, None],
+        found,
         rows.targets[seen],
         [_shown(rows.train.targets[i]) for i in seen],
         [rows.train.rows[i] for i in seen],
@@ -69,6 +82,8 @@ def out_of_fold(chosen: Scored, rows: Dataset) -> Outcome:
 
 def drawings(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
     """Confusion matrix and reliability, as fields of the report."""
+    if outcome.targets.dtype == object:
+        return {}
     matrix: list[list[int]] = []
     if outcome.targets.ndim == 1:
         matrix = metrics.confusion(outcome.probabilities, outcome.targets, len(labels)).tolist()
@@ -78,6 +93,8 @@ def drawings(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
 
 def errors(outcome: Outcome, model: Model, bench: Workbench | None, names: Sequence[str] = ()) -> list[ErrorCase]:
     """The most confident mistakes; with a bench, each with its nearest training examples (never itself)."""
+    if answers.is_structured(model.task):
+        return review.structured_errors(model.task, model.modality, model.labels, outcome)
     cases = review.errors(
         outcome.values,
         outcome.probabilities,
@@ -97,7 +114,9 @@ def errors(outcome: Outcome, model: Model, bench: Workbench | None, names: Seque
 
 def measure(outcome: Outcome, model: Model, seed: int) -> dict[str, Metric]:
     """Every metric of the task with its interval."""
-    return model.task.metrics(outcome.probabilities, outcome.targets, seed=seed)
+    found = model.task.metrics(outcome.probabilities, outcome.targets, seed=seed)
+    speed = getattr(model.task, "speed", None)
+    return found | speed(outcome.seconds, outcome.values) if speed is not None and outcome.seconds else found
 
 
 def _shown(raw: Any) -> str:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,18 +14,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from warmstart.core import registry
 from warmstart.core.protocols import Encoder, Input, Modality
-from warmstart.engine import batches, packed, store
+from warmstart.engine import answers, batches, packed, store
 from warmstart.engine.network import Network, PooledHead
 
 HEAD = "head.safetensors"
+STRUCTURE = "head.json"
+"""Of a structured task: its name, and the settings that its head is made from."""
 
 
 class NetworkPredictor:
     """Body + head in float32 for saving, and in the chosen precision for predicting."""
 
-    def __init__(self, network: Network, encoder: Encoder, *, device: torch.device, precision: torch.dtype, max_length: int) -> None:
-        self.network, self.encoder = network.eval(), encoder
+    def __init__(
+        self,
+        network: Network,
+        encoder: Encoder,
+        *,
+        device: torch.device,
+        precision: torch.dtype,
+        max_length: int,
+        task: Any = None,
+    ) -> None:
+        self.network, self.encoder, self.task = network.eval(), encoder, task
         self.device, self.precision, self.max_length = device, precision, max_length
         self._serving: Network | None = None
 
@@ -39,38 +52,50 @@ class NetworkPredictor:
 
     @torch.inference_mode()
     def logits(self, values: Sequence[Input], *, quiet: bool = True) -> NDArray[np.float32]:
-        """(N, C) in the order of ``values``, in bounded memory: rows go through in windows, sorted by length within each."""
+        """(N, C), or compact answers, in the order of ``values``, in bounded memory: rows go through in windows, sorted by length."""
         found: list[NDArray[np.float32]] = []
         window = 20_000
         with tqdm(total=len(values), desc="predict", unit="row", disable=True if quiet else None, leave=False) as bar:
             for start in range(0, len(values), window):
                 encoded = self.encoder.encode(values[start : start + window])
-                out: NDArray[np.float32] | None = None
+                parts, order = [], []
                 for part, length in batches.uniform([self.encoder.size(e) for e in encoded]):
                     chosen = self.encoder.collate([encoded[int(i)] for i in part], length=length)
-                    batch = {k: v.to(self.device) for k, v in chosen.items()}
-                    logits = self.serving(batch).float().cpu().numpy()
-                    if out is None:
-                        out = np.empty((len(encoded), logits.shape[1]), dtype=np.float32)
-                    out[part] = logits
+                    outputs = self.serving({k: v.to(self.device) for k, v in chosen.items()}).float()
+                    structured = self.network.structured
+                    parts.append(answers.compact(self.task, self.serving.head, outputs) if structured else outputs.cpu().numpy())
+                    order.append(part)
                     bar.update(len(part))
-                if out is not None:
-                    found.append(out)
-        return np.concatenate(found) if found else np.empty((0, 0), dtype=np.float32)
+                if parts:
+                    found.append(answers.joined(parts, order))
+        return answers.joined(found) if found else np.empty((0, 0), dtype=np.float32)
 
     def save(self, folder: Path, *, labels: Sequence[str], temperature: float) -> None:
         """The body as transformers writes it, the head (divided by the temperature) beside or inside it, and the tokenizer."""
-        with divided(self.network, temperature, len(labels)):
+        if self.network.structured:
             store.save_transformers(self.network.body, folder)
-            if self.network.head is not None:
-                save_head(self.network.head, folder)
+            store.write_tensors(folder / HEAD, self.network.head.state_dict())
+            store.write_json(folder / STRUCTURE, {"task": self.task.name, "settings": self.network.head.settings})
+        else:
+            with divided(self.network, temperature, len(labels)):
+                store.save_transformers(self.network.body, folder)
+                if self.network.head is not None:
+                    save_head(self.network.head, folder)
         self.encoder.save(folder)
 
 
 def load(folder: Path, *, modality: Modality, device: torch.device, precision: torch.dtype, max_length: int) -> NetworkPredictor:
     """What ``NetworkPredictor.save`` wrote."""
     encoder = modality.encoder(folder, max_length)
-    return NetworkPredictor(load_network(folder).to(device), encoder, device=device, precision=precision, max_length=max_length)
+    structure, task = store.read_object(folder / STRUCTURE), None
+    if structure:
+        task = registry.create("tasks", structure["task"])
+        head = task.build_head(structure["settings"])
+        head.load_state_dict(store.read_tensors(folder / HEAD))
+        net = Network(store.load_body(folder), head)
+    else:
+        net = load_network(folder)
+    return NetworkPredictor(net.to(device), encoder, device=device, precision=precision, max_length=max_length, task=task)
 
 
 def save_head(head: PooledHead, folder: Path) -> None:

@@ -94,6 +94,28 @@ def errors(
     ]
 
 
+def structured_errors(task: Any, modality: Modality, labels: Sequence[str], outcome: Any) -> list[ErrorCase]:
+    """The worst answers of a structured task, with the figure that the task draws of each, where it does."""
+    scores = task.scores(outcome.probabilities, outcome.targets)
+    worst = [int(i) for i in np.argsort(scores, kind="stable")[:ERRORS] if scores[i] < 1]
+    compact, values = outcome.probabilities[worst], [outcome.values[i] for i in worst]
+    decoded = task.decode(compact, labels, values) if worst else []
+    sure = task.confidence(compact) if hasattr(task, "confidence") else scores[worst]
+    figure = getattr(task, "figure", None)
+    return [
+        ErrorCase(
+            modality.show(value),
+            outcome.truths[i],
+            answer if isinstance(answer, str) else str(answer)[:200],
+            float(p),
+            int(outcome.rows[i]),
+            picture=modality.picture(value),
+            figure="" if figure is None else figure(value, outcome.targets[i], row, labels),
+        )
+        for i, value, row, answer, p in zip(worst, values, compact, decoded, sure, strict=True)
+    ]
+
+
 def neighbours(
     bench: Workbench, values: Sequence[Input], names: Sequence[str], *, own: NDArray[np.int64] | None = None
 ) -> list[tuple[Neighbour, ...]]:

@@ -18,6 +18,8 @@ Split: TypeAlias = tuple[Indices, Indices]
 
 ONE_DEV_ROWS = 2_000
 ONE_DEV_ROWS_WHATEVER_CLASSES = 10_000
+ONE_DEV_ROWS_STRUCTURED, STRUCTURED_FRACTION = 200, 0.2
+"""Answers such as boxes and texts say more than one class each, and learning from them takes long: one split is enough earlier."""
 DEV_FRACTION, DEV_ROWS_MIN, DEV_ROWS_MAX = 0.15, 300, 1_500
 
 
@@ -54,12 +56,15 @@ def folds(targets: NDArray[Any], groups: Any, *, seed: int) -> list[Split]:
     300 and at most 1,500. Below: stratified 5-fold cross-validation, four times below 100 rows, twice below 400, else once; fewer folds
     where a class has fewer than five rows. A class with a single row is never held out. Repeats follow one another, so a prefix of the
     list is useful, and a rung may use no more than that.
+    Targets that are objects, not classes, are split once from 200 rows on: a fifth is held.
 
     Raises:
         DataError: Fewer than two rows or groups can be dealt out.
     """
     units = _Units(targets, groups)
     n = len(targets)
+    if targets.dtype == object and n >= ONE_DEV_ROWS_STRUCTURED:
+        return [hold_out(targets, groups, min(DEV_ROWS_MAX / n, STRUCTURED_FRACTION), seed)]
     if n >= ONE_DEV_ROWS_WHATEVER_CLASSES or (n >= ONE_DEV_ROWS and units.smallest_class >= 5):
         n_held = min(max(int(DEV_FRACTION * n), DEV_ROWS_MIN), DEV_ROWS_MAX)
         return [hold_out(targets, groups, n_held / n, seed)]
@@ -100,6 +105,8 @@ def _rarest_class(targets: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.
 
     A row is dealt out with the rarest label it has: the frequent ones come out even by themselves.
     """
+    if targets.dtype == object:  # every answer is another one: nothing to stratify by
+        return np.array([len(targets)]), np.zeros(len(targets), np.int64)
     if targets.ndim == 1:
         _, row_class, counts = np.unique(targets, return_inverse=True, return_counts=True)
         return counts, np.argsort(np.argsort(counts, kind="stable"))[row_class]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.engine import batches, cut, fit, master_weights, network
+from warmstart.engine import answers, batches, cut, fit, master_weights, network, structured
 from warmstart.engine.clock import Pace
 from warmstart.engine.job import Job
 from warmstart.engine.network import Network
@@ -81,7 +81,10 @@ def plain_attention(body: nn.Module) -> None:
 
 
 def logits_of(bench: Workbench, net: Network, point: int) -> Callable[..., Tensor]:
-    """A function from rows of the bench to logits, which starts from the stored states at ``point`` (0: from the raw rows)."""
+    """A function from rows of the bench to logits, or to raw outputs of a structured head, which starts from the stored states at
+    ``point`` (0: from the raw rows)."""
+    if net.structured:
+        return structured.outputs_of(bench, net, point)
     if point == 0:
         return lambda rows, length=0: net(bench.batch(rows, length=length))
     assert net.trunk is not None  # noqa: S101 - a cut was proved, so there is a trunk
@@ -111,7 +114,6 @@ def run(
     Raises:
         TrainingFailed: The loss is not finite.
     """
-    targets = torch.from_numpy(np.ascontiguousarray(bench.targets[rows]))
     lengths = bench.lengths[rows]
     stream = fit.order(lengths, schedule, (bench.seed, job.seed))
 
@@ -119,8 +121,10 @@ def run(
         logits = logits_of(bench, working, point)
 
         def loss_of(positions: NDArray[np.int64]) -> Tensor:
-            found = logits(rows[positions]).float()
-            return bench.task.loss(found, targets[torch.from_numpy(positions)].to(bench.device), smoothing)
+            targets, found = bench.targets[rows[positions]], logits(rows[positions]).float()
+            if working.structured:
+                return answers.loss(bench.task, working.head, found, list(targets), smoothing)
+            return bench.task.loss(found, torch.from_numpy(targets).to(bench.device), smoothing)
 
         return loss_of
 
@@ -147,7 +151,9 @@ def prefix_seconds(bench: Workbench, rows: NDArray[np.int64], point: int | None)
 
 @torch.inference_mode()
 def predict(bench: Workbench, net: Network, rows: NDArray[np.int64], *, point: int) -> NDArray[np.float32]:
-    """Logits (n, C) of rows of the bench in the precision of serving."""
+    """Logits (n, C), or compact answers, of rows of the bench in the precision of serving."""
+    if net.structured:
+        return structured.held_answers(bench, net, rows, point)
     serving = in_precision(net.eval(), bench.precision)
     logits = logits_of(bench, serving, point)
     out = np.zeros((len(rows), bench.n_classes), dtype=np.float32)

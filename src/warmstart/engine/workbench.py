@@ -45,7 +45,7 @@ class Workbench:
 
     ``keep_point`` is the cut that a later rung will start from; ``probe_rows`` how many rows the probe looks at (None: all).
     ``deadline`` (of ``time.perf_counter``) is when the rung at work must have ended. ``hint_rows``, ``hint`` and ``probes`` are the
-    probe's memory: what suits these data, and heads that were fitted before.
+    probe's memory: what suits these data, and heads that were fitted before; ``head_epochs`` is how long it trained a structured one.
     ``measured`` collects rates of this machine: ``forward`` (seconds per token of the whole frozen body), ``training`` (how
     many forward passes one training step costs per token), and what single parts add.
     """
@@ -70,6 +70,7 @@ class Workbench:
     hint_rows: NDArray[np.int64] = field(default_factory=lambda: np.arange(0))
     hint: tuple[tuple[int, ...], float] | None = None
     probes: dict[bytes, Any] = field(default_factory=dict)
+    head_epochs: float = 0.0
 
     @property
     def n_classes(self) -> int:
@@ -143,12 +144,23 @@ class Workbench:
 
         The same pass keeps what a later rung needs at ``keep_point``.
         """
-        self._fill(rows, self.backbone.n_blocks, self.keep_point)
+        keep = [] if self.keep_point is None else [f"cut:{self.keep_point}", f"low:{self.keep_point}"]
+        self._fill(rows, self.backbone.n_blocks, [f"pooled:{self.backbone.n_blocks}", *keep])
         return self._gather(f"pooled:{self.backbone.n_blocks}", rows)
 
-    def prepare(self, rows: NDArray[np.int64], point: int) -> None:
-        """Bring what training from the cut at ``point`` needs into the store: the state there, and the pooled states up to it."""
-        self._fill(rows, point, point)
+    def prepare(self, rows: NDArray[np.int64], point: int, *, below: Sequence[int] | None = None) -> None:
+        """Bring what training from the cut at ``point`` needs into the store: the state there, and the pooled states up to it, or
+        (``below``, for a structured head) the unpooled states at these points."""
+        if below is not None:
+            self.prepare_states(rows, sorted({point, *below}))
+            return
+        whole = [f"pooled:{point}"] if point == self.backbone.n_blocks else []
+        self._fill(rows, point, [*whole, f"cut:{point}", f"low:{point}"])
+
+    def prepare_states(self, rows: NDArray[np.int64], points: Sequence[int]) -> None:
+        """Bring the unpooled states at all of these points into the store, in one pass."""
+        if points:
+            self._fill(rows, max(points), [f"cut:{point}" for point in points])
 
     def hidden(self, rows: NDArray[np.int64], point: int, batch: cut.Batch) -> Tensor:
         """Stored states at ``point`` as the body has them for this batch: (n, T, D), padded, or maps (n, D, H, W) or vectors (n, D).
@@ -163,9 +175,10 @@ class Workbench:
         """Pooled states at the points before the cut at ``point``: (n, point, D). For rows that were prepared."""
         return self._gather(f"low:{point}", rows)[:, :point].to(self.device)
 
-    def lacking(self, rows: NDArray[np.int64], point: int | None = None) -> int:
-        """How many of these rows a prefix still has to run over, to ``point`` or (None) through the whole body."""
+    def lacking(self, rows: NDArray[np.int64], point: int | None = None, *, points: Sequence[int] = ()) -> int:
+        """How many of these rows a prefix has yet to run over: to ``point``, through the whole body (None), or for states at ``points``."""
         kinds = [f"pooled:{self.backbone.n_blocks}"] if point is None else [f"cut:{point}", f"low:{point}"]
+        kinds = [f"cut:{p}" for p in points] if points else kinds
         keys = [self.keys[int(i)] for i in rows]
         return len({i for kind in kinds for i in self._shelf(kind).missing(keys)})
 
@@ -201,12 +214,9 @@ class Workbench:
         if time.perf_counter() > self.deadline:
             raise OutOfTime("the time for this rung is used up", do="give a larger --budget")
 
-    def _fill(self, rows: NDArray[np.int64], stop: int, keep: int | None) -> None:
-        """One pass of the prefix, up to ``stop``, over the rows that lack a state."""
+    def _fill(self, rows: NDArray[np.int64], stop: int, kinds: Sequence[str]) -> None:
+        """One pass of the prefix, up to ``stop``, over the rows that lack a state of one of these kinds."""
         keys = [self.keys[int(i)] for i in rows]
-        kinds = [f"pooled:{stop}"] if stop == self.backbone.n_blocks else []
-        if keep is not None:
-            kinds += [f"cut:{keep}", f"low:{keep}"]
         shelves = {kind: self._shelf(kind) for kind in kinds}
         lacking = {i for shelf in shelves.values() for i in shelf.missing(keys)}
         todo = rows[np.array(sorted(lacking), dtype=np.int64)]
@@ -220,28 +230,29 @@ class Workbench:
         with tqdm(total=len(todo), desc="states", unit="row", disable=True if self.quiet else None, leave=False) as bar:
             for part, length in batches.uniform(self.lengths[todo]):
                 self.check_time()
-                self._observe(todo[part], length, stop, keep, shelves)
+                self._observe(todo[part], length, stop, shelves)
                 bar.update(len(part))
         if stop == self.backbone.n_blocks and len(todo) > 200:
             self.measured["forward"] = (time.perf_counter() - began) / float(self.lengths[todo].sum())
 
     @torch.inference_mode()
-    def _observe(self, rows: NDArray[np.int64], length: int, stop: int, keep: int | None, shelves: dict[str, Shelf]) -> None:
+    def _observe(self, rows: NDArray[np.int64], length: int, stop: int, shelves: dict[str, Shelf]) -> None:
         keys = [self.keys[int(i)] for i in rows]
-        kept: list[Tensor] = []
+        kept: dict[int, Tensor] = {}
         batch = self.batch(rows, length=length)
         states = network.pooled_states(
             self.backbone.frozen,
             self.backbone.frozen_trunk,
             batch,
             stop=stop,
-            visit=lambda point, state: kept.append(state) if point == keep else None,
+            visit=lambda point, state: kept.update({point: state}) if f"cut:{point}" in shelves else None,
         )
         states = network.widened(states, self.width).cpu()
         for kind, shelf in shelves.items():
             if kind.startswith("cut"):
-                mask = network.state_mask(self.backbone.frozen, kept[0], batch)
-                shelf.put(keys, network.as_rows(kept[0].cpu(), mask))
+                state = kept[int(kind.partition(":")[2])]
+                mask = network.state_mask(self.backbone.frozen, state, batch)
+                shelf.put(keys, network.as_rows(state.cpu(), mask))
             else:
                 points = int(kind.partition(":")[2]) + 1
                 shelf.put(keys, list(states[:, :points].flatten(1).unsqueeze(1)))  # one row of (points * D) per example

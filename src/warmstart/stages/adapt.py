@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PROBE_SHARE = 0.1
 """The probe gets at most this share of a budget that is too short for everything."""
+CLASSIC_SHARE = 0.3
+"""Of the budget, for a structured task's model without a body where there is a body too."""
 
 
 def run(
@@ -113,11 +115,13 @@ class _Climbed:
 
 
 def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool]]) -> _Climbed:
-    from warmstart.engine import rungs
+    from warmstart.engine import answers, rungs
 
     alone = recipe.strategy != "auto"
     candidates = rungs.expand([s for s in strategies if s[0].serve_cost < 1], ladder.bench, alone=alone)
-    steps = [ladder.climb(rung.label, rung.strategy, seconds=ladder.left()) for rung in candidates]
+    # Without a body a structured task learns for long, too; with one, most of the time is for what starts from it.
+    share = CLASSIC_SHARE if answers.is_structured(ladder.bench.task) and any(s.serve_cost >= 1 for s, _ in strategies) else 1.0
+    steps = [ladder.climb(rung.label, rung.strategy, seconds=ladder.left() * share) for rung in candidates]
     bodies = rungs.expand([s for s in strategies if s[0].serve_cost >= 1], ladder.bench, alone=alone)
     verdict, plan, bodies = _go_on(recipe, ladder, bodies)
     above = _climb_bodies(recipe, ladder, bodies, steps)
@@ -173,6 +177,7 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rival
         steps.append(ladder.climb(rung.label, rung.strategy, seconds=ladder.left() * (share if starved else 1.0)))
         if steps[-1].folds:
             ladder.bench.probe_rows = steps[-1].settings.get("rows")
+            ladder.bench.head_epochs = steps[-1].settings.get("epochs", 0.0)
         else:  # a recorded plan does not try it again, so nothing of it may stay
             ladder.bench.hint, ladder.bench.probes = None, {}
     return steps + (_climb_favourite(ladder, movers, [*rivals, *steps]) if few else _climb_movers(ladder, movers, kept))
@@ -259,14 +264,14 @@ def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, climbed: _Climbed, sp
 
 
 def _report(recipe: Recipe, rows: Dataset, ladder: Ladder, chosen: Choice, found: Any, saved: Model, command: str, out: Path) -> Report:
-    from warmstart.engine import dataset, device, folders, outcome, review
+    from warmstart.engine import answers, dataset, device, folders, outcome, review
 
     bench = ladder.bench
     with_body = any(rung.score is not None and rung.strategy == "linear_probe" for rung in chosen.rungs)
-    curve, advice = review.learning_curve(bench, ladder.splits[0]) if with_body else ([], "")
-    names = [
-        " | ".join(n) if isinstance(n, list) else n for n in rows.task.decode(dataset.certain(rows.targets, len(rows.labels)), rows.labels)
-    ]
+    structured = answers.is_structured(rows.task)
+    curve, advice = review.learning_curve(bench, ladder.splits[0]) if with_body and not structured else ([], "")
+    named = [] if structured else rows.task.decode(dataset.certain(rows.targets, len(rows.labels)), rows.labels)
+    names = [" | ".join(n) if isinstance(n, list) else n for n in named]
     return Report(
         verb="adapt",
         model=str(out),

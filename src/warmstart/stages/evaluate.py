@@ -41,17 +41,19 @@ def run(
     """
     from collections import Counter
 
+    from warmstart.engine import answers, outcome, page, store
     from warmstart.engine import device as devices
     from warmstart.engine import model as models
-    from warmstart.engine import outcome, page, store
     from warmstart.engine.clock import Clock
 
     clock = Clock(None)
     loaded = models.load(model, device=device, precision=precision)
     rows = loaded.examples(data, column=column or {}, skip_bad=skip_bad, labelled=True)
-    targets = loaded.task.encode(rows.targets or [], loaded.labels)
-    unknown = loaded.task.unknown(rows.targets or [], loaded.labels)
-    if sum(unknown.values()) == len(rows.inputs) and targets.ndim == 1:
+    task: Any = loaded.task
+    targets = task.encode(rows.targets or [], loaded.labels)
+    unknown = task.unknown(rows.targets or [], loaded.labels)
+    structured = answers.is_structured(task)
+    if sum(unknown.values()) == len(rows.inputs) and targets.ndim == 1 and not structured:
         shown = ", ".join(repr(label) for label in list(unknown)[:3])
         raise DataError(
             f"no label of {rows.source} is known to the model (such as {shown})",
@@ -60,7 +62,8 @@ def run(
         )
     found = outcome.on_test(loaded, rows.inputs, targets, rows.targets or [], rows.rows, name=f"rows of {rows.source}", quiet=quiet)
     warnings = [f"{count} rows were left out: {reason}" for reason, count in rows.left_out.items()]
-    warnings += [f"{count} rows carry the label {label!r}, which the model does not know" for label, count in unknown.items()]
+    what = getattr(task, "unknown_name", "the label")
+    warnings += [f"{count} rows carry {what} {label!r}, which the model does not know" for label, count in unknown.items()]
     where = devices.resolve(device)
     report = Report(
         verb="evaluate",
@@ -76,7 +79,7 @@ def run(
             columns=rows.columns,
             rows_train=0,
             rows_test=len(rows.inputs),
-            labels=dict(Counter(found.truths).most_common()),
+            labels=task.counts(list(targets), loaded.labels) if structured else dict(Counter(found.truths).most_common()),
             split="all rows measured",
             left_out=rows.left_out,
             unit=loaded.modality.unit,

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-    from warmstart.core.protocols import Featurizer, Input, Modality
+    from warmstart.core.protocols import Featurizer, Input, Modality, Predictor
     from warmstart.engine.job import Fitted, Job, Plan
     from warmstart.engine.sparse_linear import Tuned
     from warmstart.engine.workbench import Workbench
 
 FILE = "classic.safetensors"
+STRUCTURED = "classic.json"
+"""Names the structured task that knows how to load its model."""
 SAMPLE_ROWS = 300
 """Rows on which the rates behind a prediction of cost are measured."""
 PREDICT_ROWS = 8_192
@@ -68,9 +70,20 @@ class Part:
         self.options = options
 
     def plan(self, bench: Workbench, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float) -> Plan | None:
-        """All rows, or as many as there is time for."""
+        """All rows, or as many as there is time for.
+
+        Raises:
+            CutRefused: A structured task that has no model without a body.
+        """
+        from warmstart.core.errors import CutRefused
+        from warmstart.engine import answers
         from warmstart.engine.job import Plan
 
+        if answers.is_structured(bench.task):
+            if not hasattr(bench.task, "plan_classic"):
+                raise CutRefused(f"{bench.task.name} has no classic model without a pre-trained body", do="name one: --backbone FOLDER")
+            found: Plan | None = bench.task.plan_classic(bench, train, seconds)
+            return found
         for n in dict.fromkeys([len(train), *(n for n in (20_000, 5_000, 1_000, 200) if n < len(train))]):
             predicted = self._seconds(bench, n, len(held))
             if predicted <= seconds:
@@ -78,9 +91,13 @@ class Part:
         return None
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
-        from warmstart.engine import dense_linear, probe, sparse_linear
+        from warmstart.engine import answers, dense_linear, probe, sparse_linear
         from warmstart.engine.job import Fitted
 
+        if answers.is_structured(bench.task):
+            task: Any = bench.task
+            fitted: Fitted = task.fit_classic(bench, train, held, job)
+            return fitted
         rows = probe.subset(bench, train, job.settings["rows"])
         featurizer = bench.modality.featurizer({})
         features = featurizer.fit([bench.inputs[int(i)] for i in rows])
@@ -111,10 +128,15 @@ class Part:
         return features + fitted * bench.n_classes * bench.measured["classic_solve"]
 
 
-def load(folder: Path, *, modality: Modality, device: torch.device, precision: torch.dtype, max_length: int) -> ClassicPredictor:
+def load(folder: Path, *, modality: Modality, device: torch.device, precision: torch.dtype, max_length: int) -> Predictor:
     """The predictor that a fit of this strategy saved."""
+    from warmstart.core import registry
     from warmstart.engine import store
     from warmstart.engine.sparse_linear import Tuned
+
+    if task := store.read_object(folder / STRUCTURED).get("task"):
+        found: Predictor = registry.create("tasks", task).load_classic(folder)
+        return found
 
     tensors = store.read_tensors(folder / FILE)
     model = Tuned(tensors["weight"].numpy(), tensors["bias"].numpy(), float(tensors["c"]))

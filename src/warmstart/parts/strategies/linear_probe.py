@@ -1,4 +1,4 @@
-"""Train a regularised linear head on frozen states, pooled at every layer."""
+"""Train a regularised linear head on frozen states, pooled at every layer; or the head of a structured task on states as they are."""
 
 from __future__ import annotations
 
@@ -54,8 +54,11 @@ class Part:
         return points
 
     def plan(self, bench: Workbench, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float) -> Plan | None:
-        from warmstart.engine import linear, probe, training
+        from warmstart.engine import answers, linear, probe, structured, training
         from warmstart.engine.job import Plan
+
+        if answers.is_structured(bench.task):
+            return structured.plan(bench, train, held, seconds)
 
         def cost(n: int) -> float:
             states = training.prefix_seconds(bench, probe.subset(bench, train, n), None) + training.prefix_seconds(bench, held, None)
@@ -74,11 +77,13 @@ class Part:
 
         import numpy as np
 
-        from warmstart.engine import probe
+        from warmstart.engine import answers, probe, structured
         from warmstart.engine.job import Fitted
         from warmstart.engine.network import Network
         from warmstart.engine.predictor import NetworkPredictor
 
+        if answers.is_structured(bench.task):
+            return structured.probe(bench, train, held, job)
         train = probe.subset(bench, train, job.settings["rows"])
         features = bench.pooled(np.concatenate([train, held]))
         began = time.perf_counter()

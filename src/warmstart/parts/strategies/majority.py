@@ -27,19 +27,24 @@ class Options:
 
 @dataclass(frozen=True)
 class MajorityPredictor:
-    """The same ``row (C,)`` of logits for every input."""
+    """The same ``row (C,)`` of logits for every input; of a structured task, the same answer in compact form."""
 
     row: NDArray[np.float32]
+    structured: bool = False
 
     def logits(self, values: Sequence[Input], *, quiet: bool = True) -> NDArray[np.float32]:
         """(N, C)."""
-        return np.tile(self.row, (len(values), 1))
+        return self.rows(len(values))
+
+    def rows(self, n: int) -> NDArray[np.float32]:
+        """The answer for ``n`` inputs."""
+        return np.tile(self.row, (n, *[1] * self.row.ndim))
 
     def save(self, folder: Path, *, labels: Sequence[str], temperature: float) -> None:
         """Write ``majority.safetensors``."""
         from warmstart.engine import store
 
-        store.write_tensors(folder / FILE, {"row": self.row / np.float32(temperature)})
+        store.write_tensors(folder / FILE, {"row": self.row if self.structured else self.row / np.float32(temperature)})
 
 
 class Part:
@@ -60,9 +65,13 @@ class Part:
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
         """Log frequencies, with one more of each class than was seen (Laplace), so that none is impossible."""
+        from warmstart.engine import answers
         from warmstart.engine.job import Fitted
 
         targets = bench.targets[train]
+        if answers.is_structured(bench.task):
+            constant = MajorityPredictor(answers.structured(bench.task).constant(list(targets)), structured=True)
+            return Fitted(constant, constant.rows(len(held)), 0)
         if bench.task.link == "softmax":
             row = np.log((np.bincount(targets, minlength=bench.n_classes) + 1) / (len(train) + bench.n_classes))
         else:

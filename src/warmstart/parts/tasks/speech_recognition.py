@@ -1,0 +1,194 @@
+"""what is said in a recording, as text"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart.core.errors import BadOption, DataError
+from warmstart.core.protocols import Input
+from warmstart.core.report import Metric
+from warmstart.engine import transcripts
+
+if TYPE_CHECKING:
+    from warmstart.engine.job import Fitted, Job, Plan
+    from warmstart.engine.speech_baseline import Baseline
+    from warmstart.engine.workbench import Workbench
+
+NAMES = ("transcript", "transcription", "sentence", "text", "normalized_text", "raw_text", "utterance")
+"""What a column of transcripts is called."""
+FILE = re.compile(r"\S+\.\w{2,5}$")
+MANY = 0.8
+"""Transcripts differ: classes do not make up so large a share of the rows."""
+WORDS, DIFFERENT = 1.5, 20
+"""They have so many words on average, or there are so many of them."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How transcripts are written, and how answers are found."""
+
+    case: Literal["lower", "upper", "kept"] = "lower"
+    "case of all transcripts"
+    punctuation: str = "'"
+    "signs that are kept beside letters and digits; all others become spaces"
+    beam: int = 8
+    "prefixes that the search keeps; 1 takes the best path, and no language model"
+    ngrams: int = 5
+    "order of the language model of characters that is counted in the training transcripts; 0: none"
+    language_weight: float = 0.5
+    "weight of the language model against the sound"
+    reward: float = 0.5
+    "added for every character, in nats"
+    language: str = "en"
+    "language that a body such as Whisper is told to write"
+    epochs: float | None = None
+    "passes over the training rows of a fresh head, and without any body; None: by their number"
+    head: Literal["auto", "fresh"] = "auto"
+    "auto: the body's own CTC layer or decoder where it has one; fresh: a new one"
+
+
+class Part:
+    """Speech recognition: transcripts as code points, connectionist temporal classification or the body's own decoder, word error rate."""
+
+    name = "speech_recognition"
+    structured = True
+    modality = "audio"
+    main_metric = "word_accuracy"
+    column_names = NAMES
+    unknown_name = "characters"
+
+    def __init__(self, options: Options) -> None:
+        if options.beam < 1 or options.ngrams < 0:
+            raise BadOption(f"speech_recognition.beam = {options.beam}, ngrams = {options.ngrams}", "at least 1, and 0", "correct them")
+        self.options = options
+        self.writing = transcripts.Writing(options.case, options.punctuation)
+
+    def matches(self, values: Sequence[Any]) -> bool:
+        """Whether these are texts, not names of files, most of which differ."""
+        texts = [v for v in values if isinstance(v, str) and v.strip()]
+        if not texts or any(not isinstance(v, str) and not _missing(v) for v in values):
+            return False
+        distinct = {self.writing.normal(t) for t in texts}
+        many = len(distinct) >= max(2, MANY * len(texts)) and not all(FILE.fullmatch(t) for t in texts)
+        return many and (len(distinct) >= DIFFERENT or sum(len(t.split()) for t in texts) >= WORDS * len(texts))
+
+    def check(self, value: Any) -> str | None:
+        """Why one transcript cannot be used, or None when it can."""
+        if _missing(value):
+            return "missing transcript"
+        if not isinstance(value, str):
+            return f"a transcript that is no text ({type(value).__name__})"
+        return None if self.writing.normal(value) else "a transcript without a letter or digit"
+
+    def labels(self, values: Sequence[Any]) -> tuple[str, ...]:
+        """The characters, sorted; ``values`` have passed ``check``.
+
+        Raises:
+            DataError: All transcripts are the same.
+        """
+        texts = {self.writing.normal(v) for v in values}
+        if len(texts) < 2:
+            said = f"only one transcript {next(iter(texts))[:40]!r}" if texts else "no transcript"
+            raise DataError(f"{said} in {len(values)} rows", "recordings of different words", "add some, or name another column")
+        return tuple(sorted(set("".join(texts))))
+
+    def encode(self, values: Sequence[Any], labels: Sequence[str]) -> NDArray[np.object_]:
+        """Code points of each transcript: (N,) arrays."""
+        found = np.empty(len(values), object)
+        for i, value in enumerate(values):
+            found[i] = transcripts.points(self.writing.normal(value))
+        return found
+
+    def unknown(self, values: Sequence[Any], labels: Sequence[str]) -> dict[str, int]:
+        """In how many transcripts each character is that is not among ``labels``."""
+        counts = Counter(c for value in values for c in set(self.writing.normal(value)))
+        return {c: counts[c] for c in sorted(counts.keys() - set(labels))}
+
+    def constant(self, targets: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """The most frequent transcript, in compact form: (1 + L,)."""
+        counts = Counter(transcripts.text_of(t) for t in targets)
+        text, count = max(counts.items(), key=lambda item: (item[1], item[0]))
+        found: NDArray[np.float32] = transcripts.packed([(transcripts.points(text), count / len(targets))])[0]
+        return found
+
+    def counts(self, targets: Sequence[NDArray[Any]], labels: Sequence[str]) -> dict[str, int]:
+        """How often each word is said."""
+        return dict(Counter(word for t in targets for word in transcripts.text_of(t).split()).most_common())
+
+    def head(self, bench: Workbench, rows: NDArray[np.int64]) -> Any:
+        """The body's own CTC layer or decoder, where it has one and may be used, else a fresh head.
+
+        Raises:
+            CutRefused: The body has no states in time, or too few for the transcripts.
+        """
+        from warmstart.engine import speech_heads
+
+        return speech_heads.build(bench, rows, self.options, self.writing)
+
+    def head_epochs(self, n_train: int) -> float:
+        """Passes over the training rows for a head alone."""
+        from warmstart.engine import speech_baseline
+
+        return speech_baseline.epochs(n_train) if self.options.epochs is None else self.options.epochs
+
+    def build_head(self, settings: Mapping[str, Any]) -> Any:
+        """The head that has these settings, untrained."""
+        from warmstart.engine import speech_heads
+
+        return speech_heads.made(settings)
+
+    def plan_classic(self, bench: Workbench, train: NDArray[np.int64], seconds: float) -> Plan | None:
+        """A recogniser on log-mel frames, from scratch; see ``engine.speech_baseline``."""
+        from warmstart.engine import speech_baseline
+
+        return speech_baseline.plan(bench, train, seconds, passes=self.options.epochs)
+
+    def fit_classic(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
+        """What was planned."""
+        from warmstart.engine import speech_baseline, speech_heads
+
+        decoding = speech_heads.decoding(bench, train, self.options)
+        return speech_baseline.run(bench, train, held, job, decoding=decoding)
+
+    def load_classic(self, folder: Path) -> Baseline:
+        """What it saved."""
+        from warmstart.engine import speech_baseline
+
+        return speech_baseline.load(folder)
+
+    def decode(self, compact: NDArray[np.float32], labels: Sequence[str], values: Sequence[Any] = ()) -> list[str]:
+        """The text of each row."""
+        return [" ".join(transcripts.text_of(row[1:]).split()) for row in compact]
+
+    def confidence(self, compact: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(N,) the geometric mean of the probabilities of an answer's characters or tokens."""
+        return np.clip(compact[:, 0].astype(np.float64), 0, 1)
+
+    def speed(self, seconds: float, values: Sequence[Input]) -> dict[str, Metric]:
+        """Seconds of computing for a second of sound."""
+        factor = seconds / max(1e-9, sum(float(value[0].used) for value in values))
+        return {"real_time_factor": Metric(factor, factor, factor, len(values))}
+
+    def scores(self, compact: NDArray[np.float32], targets: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+        """(N,) one less the word error rate of each utterance, at least 0."""
+        return transcripts.word_scores([transcripts.text_of(t) for t in targets], self.decode(compact, ()))
+
+    def metrics(self, compact: NDArray[np.float32], targets: Sequence[NDArray[Any]], *, seed: int) -> dict[str, Metric]:
+        """Word accuracy, word and character error rate, share of utterances without error; see ``engine.transcripts.metrics``."""
+        return transcripts.metrics([transcripts.text_of(t) for t in targets], self.decode(compact, ()), seed=seed)
+
+
+def _missing(value: Any) -> bool:
+    """None, NaN, NaT, NA, or blank."""
+    try:
+        return value is None or bool(value != value) or (isinstance(value, str) and not value.strip())
+    except (TypeError, ValueError):  # pandas.NA has no truth value
+        return True
