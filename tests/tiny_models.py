@@ -77,22 +77,80 @@ def _swin() -> nn.Module:
     return hf.SwinModel(hf.SwinConfig(image_size=16, patch_size=2, embed_dim=8, depths=[1, 1, 1], num_heads=[2, 2, 2], window_size=2))
 
 
+def _patches() -> dict[str, object]:
+    return {key: value for key, value in _SIZES.items() if key not in ("vocab_size", "max_position_embeddings")} | {
+        "image_size": 16,
+        "patch_size": 8,
+    }
+
+
+def _dinov2() -> nn.Module:
+    return hf.Dinov2Model(hf.Dinov2Config(**_patches(), layerscale_value=0.5))
+
+
+def _beit() -> nn.Module:
+    return hf.BeitModel(hf.BeitConfig(**_patches(), layer_scale_init_value=0.5, use_relative_position_bias=True))
+
+
+def _mobilenet_v1() -> nn.Module:
+    return hf.MobileNetV1Model(hf.MobileNetV1Config(depth_multiplier=0.1, min_depth=4, image_size=32))
+
+
+def _efficientnet() -> nn.Module:
+    sizes = {
+        "width_coefficient": 0.25,
+        "depth_coefficient": 0.3,
+        "hidden_dim": 320,
+        "image_size": 32,
+        "kernel_sizes": [3] * 7,
+        "strides": [1, 2, 1, 1, 1, 1, 1],
+    }
+    return hf.EfficientNetModel(hf.EfficientNetConfig(**sizes))
+
+
 IMAGE_MODELS: dict[str, Callable[[], nn.Module]] = {
     "vit": _vit,
     "resnet": _resnet,
     "convnext": _convnext,
     "mobilenet_v2": lambda: hf.MobileNetV2Model(hf.MobileNetV2Config(depth_multiplier=0.1, min_depth=4, image_size=32)),
     "swin": _swin,
+    "deit": lambda: hf.DeiTModel(hf.DeiTConfig(**_patches())),
+    "dinov2": _dinov2,
+    "beit": _beit,
+    "mobilenet_v1": _mobilenet_v1,
+    "efficientnet": _efficientnet,
+    "clip_vision": lambda: hf.CLIPVisionModel(hf.CLIPVisionConfig(**_patches(), projection_dim=16)),
+    "siglip_vision": lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**_patches())),
 }
 
 
-def _wav2vec2() -> nn.Module:
+def _ears() -> dict[str, object]:
     sizes = {key: value for key, value in _SIZES.items() if key != "max_position_embeddings"}
     convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_conv_pos_embeddings": 8}
-    return hf.Wav2Vec2Model(hf.Wav2Vec2Config(**sizes, **convolutions, num_conv_pos_embedding_groups=2, num_feat_extract_layers=2))
+    return {**sizes, **convolutions, "num_conv_pos_embedding_groups": 2, "num_feat_extract_layers": 2}
 
 
-SOUND_MODELS: dict[str, Callable[[], nn.Module]] = {"wav2vec2": _wav2vec2}
+def _whisper() -> nn.Module:
+    sizes = {"d_model": WIDTH, "encoder_layers": LAYERS, "encoder_attention_heads": 4, "encoder_ffn_dim": 48, "init_std": 0.3}
+    decoder = {"decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 48, "vocab_size": VOCABULARY}
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    return hf.WhisperModel(
+        hf.WhisperConfig(**sizes, **decoder, **ends, num_mel_bins=8, max_source_positions=20, max_target_positions=8)
+    ).get_encoder()
+
+
+def _ast() -> nn.Module:
+    sizes = {key: value for key, value in _SIZES.items() if key not in ("vocab_size", "max_position_embeddings")}
+    return hf.ASTModel(hf.ASTConfig(**sizes, patch_size=8, frequency_stride=8, time_stride=8, max_length=40, num_mel_bins=8))
+
+
+SOUND_MODELS: dict[str, Callable[[], nn.Module]] = {
+    "wav2vec2": lambda: hf.Wav2Vec2Model(hf.Wav2Vec2Config(**_ears())),
+    "hubert": lambda: hf.HubertModel(hf.HubertConfig(**_ears())),
+    "wavlm": lambda: hf.WavLMModel(hf.WavLMConfig(**_ears())),
+    "whisper": _whisper,
+    "ast": _ast,
+}
 
 
 def tiny_model(name: str, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Module:
@@ -106,6 +164,9 @@ def tiny_batch(name: str, *, dtype: torch.dtype = torch.float32, seed: int = 0) 
     generator = torch.Generator().manual_seed(seed)
     if name in IMAGE_MODELS:
         return {"pixel_values": torch.randn(3, 3, 16, 16, generator=generator).to(dtype)}
+    if name in ("whisper", "ast"):
+        shape = (3, 8, 40) if name == "whisper" else (3, 40, 8)
+        return {"input_features" if name == "whisper" else "input_values": torch.randn(shape, generator=generator).to(dtype)}
     lengths = torch.tensor([11, 5, 8]) + seed % 3
     if name in SOUND_MODELS:
         lengths = lengths * 40

@@ -10,6 +10,8 @@ from tiny_models import IMAGE_MODELS, LAYERS, SOUND_MODELS, TEXT_MODELS, tiny_ba
 from warmstart.core.errors import CutRefused
 from warmstart.engine.cut import Tail, Trunk, find_trunk, observe, prefix, prove
 
+pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # of WavLM in transformers
+
 CUTTABLE = [name for name in TEXT_MODELS | IMAGE_MODELS | SOUND_MODELS if name != "albert"]
 PRECISIONS = [torch.float32, torch.bfloat16]
 

@@ -100,7 +100,8 @@ def fingerprint(folder: Path) -> str:
 
 
 def load_body(folder: Path) -> nn.Module:
-    """The pre-trained body in ``folder`` in float32: ``AutoModel``, or the encoder alone where the model has a decoder too.
+    """The pre-trained body in ``folder`` in float32: ``AutoModel``, or the encoder alone where the model has a decoder too, or the
+    tower for images alone where it has one for text too.
 
     A ``model_type`` that begins with ``warmstart-`` is one of our own (``engine.bodies``).
 
@@ -146,9 +147,11 @@ def _load_transformers(folder: Path) -> nn.Module:
     expected = "a folder in Hugging Face format with config.json and *.safetensors"
     with _opening(f"the backbone in {folder} cannot be opened", expected, "see: warmstart models"):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tower = _image_tower(config)
+        config = config if tower is None else config.vision_config
         both = bool(getattr(config, "is_encoder_decoder", False))
         alone = both and type(config) in AutoModelForTextEncoding._model_mapping
-        body = (AutoModelForTextEncoding if alone else AutoModel).from_pretrained(
+        body = (tower or (AutoModelForTextEncoding if alone else AutoModel)).from_pretrained(
             folder, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
     if both and not alone:  # Whisper: transformers has no class of the encoder alone that opens the files of both
@@ -157,6 +160,14 @@ def _load_transformers(folder: Path) -> nn.Module:
         body.saved_as = whole
     assert isinstance(body, nn.Module)  # noqa: S101 - narrows the untyped return value
     return _aligned(body).eval()
+
+
+def _image_tower(config: Any) -> Any:
+    """The class of the tower for images of a model that has one for text too (CLIP, SigLIP); None of any other model."""
+    from transformers import AutoModel
+
+    whole, seen = (AutoModel._model_mapping.get(type(c), None) for c in (config, getattr(config, "vision_config", None)))
+    return seen if hasattr(whole, "get_text_features") and hasattr(whole, "get_image_features") else None
 
 
 def is_causal(folder: Path) -> bool:
