@@ -133,7 +133,21 @@ SAMPLES: dict[str, Callable[[], list[Input]]] = {
 }
 """Inputs of the package's own modalities, as they stand in a table."""
 
+
+def pictures_with_boxes() -> tuple[list[Input], list[Any]]:
+    """Four drawings with boxes around what is in them; in one is nothing."""
+    from PIL import Image
+
+    from warmstart.engine.boxes import Boxes
+
+    found = [("cross",), ("ring", "cross"), (), ("ring",)]
+    corners = ((2.0, 2.0, 12.0, 12.0), (8.0, 6.0, 18.0, 19.0))
+    values: list[Input] = [(Image.fromarray(pixels),) for pixels, _ in drawings(4)]
+    return values, [Boxes(names, corners[: len(names)], (20, 20)) for names in found]
+
+
 TARGETS: dict[str, Callable[[], tuple[list[Input], list[Any]]]] = {
+    "object_detection": pictures_with_boxes,
     "speech_recognition": lambda: ([(tone,) for tone in tones(5)], ["one two", "two", "three one", "one two", "four five six"]),
 }
 """Inputs and raw targets of the package's own structured tasks."""

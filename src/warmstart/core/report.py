@@ -129,7 +129,7 @@ class Report:
     """Everything one ``adapt`` or ``evaluate`` run measured; the text, JSON and HTML forms are drawn from it.
 
     ``metrics`` are measured on ``measured_on`` ("test rows" or "cross-validated training rows"). ``main_metric`` names the one that
-    the ladder compares. ``verdict`` holds plain sentences.
+    the ladder compares. ``verdict`` holds plain sentences. ``curves`` are precisions at recalls 0, .01, ... 1, for each class of object.
     """
 
     verb: str
@@ -152,6 +152,7 @@ class Report:
     confusion_labels: list[str] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
     reliability: list[ReliabilityBin] = field(default_factory=list)
+    curves: dict[str, list[float]] = field(default_factory=dict)
     errors: list[ErrorCase] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     command: str = ""

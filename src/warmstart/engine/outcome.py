@@ -80,10 +80,12 @@ def _of_rows(rows: Dataset, seen: NDArray[np.int64], found: NDArray[Any]) -> Out
     )
 
 
-def drawings(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
-    """Confusion matrix and reliability, as fields of the report."""
+def drawings(outcome: Outcome, model: Model) -> dict[str, Any]:
+    """Confusion matrix and reliability, or the curves of a structured task, as fields of the report."""
+    labels = model.labels
     if outcome.targets.dtype == object:
-        return {}
+        curves = getattr(model.task, "curves", None)
+        return {} if curves is None else {"curves": curves(outcome.probabilities, outcome.targets, labels)}
     matrix: list[list[int]] = []
     if outcome.targets.ndim == 1:
         matrix = metrics.confusion(outcome.probabilities, outcome.targets, len(labels)).tolist()
@@ -115,6 +117,9 @@ def errors(outcome: Outcome, model: Model, bench: Workbench | None, names: Seque
 def measure(outcome: Outcome, model: Model, seed: int) -> dict[str, Metric]:
     """Every metric of the task with its interval."""
     found = model.task.metrics(outcome.probabilities, outcome.targets, seed=seed)
+    by_class = getattr(model.task, "by_class", None)
+    if by_class is not None:
+        found |= by_class(outcome.probabilities, outcome.targets, model.labels, seed=seed)
     speed = getattr(model.task, "speed", None)
     return found | speed(outcome.seconds, outcome.values) if speed is not None and outcome.seconds else found
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from warmstart.core.report import Report
-from warmstart.engine import plots, store
+from warmstart.engine import detection_figures, plots, store
 from warmstart.engine.plots import clip
 
 Item = TypeVar("Item")
@@ -34,9 +34,19 @@ MEANINGS = {
     "label_accuracy": ("label accuracy", "Share of single yes-or-no decisions that are right. Higher is better."),
     "hamming_loss": ("Hamming loss", "Share of single yes-or-no decisions that are wrong. Lower is better."),
     "average_precision": ("average precision", "Quality of the ranking by probability, averaged over classes. Higher is better."),
+    "image_ap": ("AP within an image", "How well the objects in one image are found and ranked, averaged over images. Higher is better."),
+    "map": ("mAP", "Average precision over classes and overlaps from .5 to .95, as COCO has it. Higher is better."),
+    "ap50": ("AP50", "Average precision where half an overlap is enough. Higher is better."),
+    "ap75": ("AP75", "Average precision where three quarters of an overlap are asked for. Higher is better."),
     "roc_auc": ("ROC AUC", "Chance that a right answer is ranked above a wrong one. Higher is better."),
 }
 """What each metric is called, and what it means, in one line."""
+
+BY_CLASS = "/"
+"""In the name of a metric of one class (``ap/cat``), which is drawn and not listed."""
+
+MOST_FIGURE = 60_000
+"""Characters of what a task draws of an example."""
 
 MOST_PICTURE = 8_000
 """Characters of a picture: 25 errors with five neighbours each then take 1.2 MB."""
@@ -78,6 +88,7 @@ def render(report: Report) -> str:
         "example": _EXAMPLES.get(report.data.unit, _EXAMPLES["tokens"])[1],
         "model_literal": repr(report.model),
         "limits": _LIMITS,
+        "structured": any(case.figure for case in report.errors),
     }
     return filled("report.html", values)
 
@@ -91,7 +102,7 @@ def filled(template: str, values: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (clip, breakable, picture, score, interval, points, share, duration, compact, size, head)
+    filters = (clip, breakable, picture, drawn, score, interval, points, share, duration, compact, size, head)
     environment.filters.update({function.__name__: function for function in filters})
     return _UNSHOWABLE.sub("", environment.get_template(template).render(values)).strip() + "\n"
 
@@ -188,7 +199,9 @@ def _title(report: Report) -> str:
 
 def _metrics(report: Report) -> list[dict[str, Any]]:
     """The metrics, the main one first, with their names and meanings."""
-    ranked = sorted(report.metrics.items(), key=lambda item: item[0] != report.main_metric)
+    drawn = [key for key in report.metrics if BY_CLASS in key]
+    shown = {key: metric for key, metric in report.metrics.items() if key not in drawn}
+    ranked = sorted(shown.items(), key=lambda item: item[0] != report.main_metric)
     return [{"key": key, "metric": metric, "name": described(key)[0], "meaning": described(key)[1]} for key, metric in ranked]
 
 
@@ -202,6 +215,8 @@ def _figures(report: Report) -> dict[str, Markup]:
         "confusion": plots.confusion(report.confusion_labels, report.confusion),
         "reliability": plots.reliability(report.reliability),
         "lengths": plots.lengths(report.data.lengths, _length_name(report)),
+        "classes": detection_figures.bars({key: metric for key, metric in report.metrics.items() if BY_CLASS in key}),
+        "curves": detection_figures.curves(report.curves),
     }
     return {key: Markup(svg) for key, svg in drawn.items()}  # noqa: S704 - made by plots, which escapes
 
@@ -216,6 +231,11 @@ def picture(uri: str) -> Markup:
     if not re.fullmatch(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+", uri) or len(uri) > MOST_PICTURE:
         return Markup("")
     return Markup(f'<img class="picture" alt="" src="{uri}">')  # noqa: S704 - only letters of base64
+
+
+def drawn(figure: str) -> Markup:
+    """What a task drew of an example, which has escaped its texts; nothing where it is too large for a page."""
+    return Markup(figure if len(figure) <= MOST_FIGURE else "")  # noqa: S704 - see ErrorCase
 
 
 def _spent(report: Report) -> dict[str, float]:

@@ -121,14 +121,18 @@ def size(example: Encoded) -> int:
     return int(-(-height // PATCH) * -(-width // PATCH))
 
 
-def of(folder: Path) -> Preprocessing:
-    """The preprocessing that belongs to the body in ``folder``.
+def of(folder: Path, *, whole: tuple[int, int] | None = None) -> Preprocessing:
+    """The preprocessing that belongs to the body in ``folder``; with ``whole`` the whole image is squeezed to (H, W) instead, uncropped.
 
     Raises:
         BackboneNotFound: The folder says nothing of images.
     """
+    return _as_trained(folder) if whole is None else _squeezed(_as_trained(folder), *whole)
+
+
+def _as_trained(folder: Path) -> Preprocessing:
     settings = store.read_object(folder / FILE)
-    for found in (store.read_config(folder), settings):
+    for found in (settings, store.read_config(folder)):  # what was written beside a body is younger than what the body was made with
         if isinstance(found.get("image"), Mapping):
             return _own(folder, found["image"])
     if "patches" in settings:
@@ -140,6 +144,24 @@ def of(folder: Path) -> Preprocessing:
         f"{FILE} beside config.json, or a body of warmstart with its image size in config.json",
         "name an image backbone with --backbone, or copy its preprocessor file there too",
     )
+
+
+def _squeezed(found: Preprocessing, height: int, width: int) -> Preprocessing:
+    """The same values of pixels in another geometry, whose settings say so to whoever reads them later."""
+    channels = found.geometry.channels
+    if found.processor is not None:
+        words = found.processor.to_dict()
+        normal = bool(words.get("do_normalize"))
+        mean, std = (tuple(map(float, words[key])) if normal else (d,) * channels for key, d in (("image_mean", 0.0), ("image_std", 1.0)))
+        scale = float(words.get("rescale_factor", 1 / 255)) if words.get("do_rescale") else 1.0
+    else:
+        mean, std, scale = found.mean, found.std, found.scale
+    geometry = Geometry((height, width), None, None, channels=channels)
+    if "image" in found.settings:
+        settings: dict[str, Any] = {"image": {**found.settings["image"], "size": [height, width]}}
+    else:
+        settings = {**plain((channels, height, width), mean=mean, std=std), "rescale_factor": scale}
+    return Preprocessing(geometry, scale, mean, std, settings)
 
 
 def plain(shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:

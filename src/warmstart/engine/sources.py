@@ -87,6 +87,28 @@ def resolve(recipe: Recipe, data: Any = None) -> tuple[Recipe, Any, str]:
     return replace(recipe, modality=name, backbone="none"), source, note
 
 
+def sized(recipe: Recipe, source: Any, body: Path | None) -> tuple[Recipe, Any]:
+    """The recipe with ``modality.size``, where its task wants another size of input than the body was trained with; and the rows.
+
+    Such a task says so by ``size(body)``. What the user set is kept.
+
+    Raises:
+        InputError: Whatever ``opened`` raises.
+    """
+    own = recipe.options.get("modality", {})
+    names = list(registry.parts("tasks")) if recipe.task == "auto" else [recipe.task]
+    parts = [registry.create("tasks", name, options=recipe.options.get("task") if recipe.task != "auto" else None) for name in names]
+    parts = [part for part in parts if hasattr(part, "size") and part.modality == recipe.modality]
+    if body is None or not parts or own.get("size"):
+        return recipe, source
+    modality = registry.create("modalities", recipe.modality, options=own)
+    table = opened(source if source is not None else recipe.data, modality, skip_bad=recipe.skip_bad)
+    asked = next((part for part in parts if any(part.matches(values) for values in table.columns.values())), None)
+    size = asked.size(body) if asked is not None else ""
+    options = {**recipe.options, "modality": {**own, "size": size}} if size else recipe.options
+    return replace(recipe, options=options), table
+
+
 def body_folder(recipe: Recipe) -> Path | None:
     """The folder of the recipe's body; None where it has none.
 

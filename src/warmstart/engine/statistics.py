@@ -120,9 +120,12 @@ def bootstrap(statistic: Callable[[NDArray[np.int64]], Floats], cells: ArrayLike
     """
     seen = np.asarray(cells, np.int64)
     observed = float(statistic(seen[None])[0])
-    draws = resample(statistic, seen, seed=seed, resamples=resamples)
-    n = int(seen.sum())
-    if np.ptp(draws) < NO_SPREAD:
+    return interval(resample(statistic, seen, seed=seed, resamples=resamples), observed, int(seen.sum()))
+
+
+def interval(draws: Floats, observed: float, n: int) -> Interval:
+    """``bootstrap`` from values (R,) that were drawn already, of a statistic that was ``observed`` on ``n`` rows."""
+    if n < 2 or np.ptp(draws) < NO_SPREAD:
         return proportion(min(max(observed, 0.0), 1.0) * n, n)
     return _percentiles(draws, observed, n)
 

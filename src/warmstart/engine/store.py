@@ -154,7 +154,8 @@ def _load_transformers(folder: Path) -> nn.Module:
         body = (tower or (AutoModelForTextEncoding if alone else AutoModel)).from_pretrained(
             folder, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
-    if both and not alone:  # Whisper: transformers has no class of the encoder alone that opens the files of both
+    # Whisper: transformers has no class of the encoder alone that opens the files of both. DETR's decoder looks at an image too.
+    if both and not alone and getattr(body, "main_input_name", "") != "pixel_values":
         whole = type(body).__name__
         body = body.get_encoder()
         body.saved_as = whole

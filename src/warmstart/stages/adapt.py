@@ -56,6 +56,7 @@ def run(
     recipe, data, note = sources.resolve(recipe, data)
     strategies = rungs.wanted(recipe)
     body = sources.body_folder(recipe) if any(strategy.serve_cost >= 1 for strategy, _ in strategies) else None
+    recipe, data = sources.sized(recipe, data, body)
     rows = dataset.read(recipe, data, test, body=body)
     rows.warnings.extend([note] if note else [])
     with space.alone():
@@ -288,7 +289,7 @@ def _report(recipe: Recipe, rows: Dataset, ladder: Ladder, chosen: Choice, found
         verdict=chosen.verdict,
         learning_curve=curve,
         learning_curve_sentence=advice,
-        **outcome.drawings(found, rows.labels),
+        **outcome.drawings(found, saved),
         errors=outcome.errors(found, saved, bench if with_body else None, names),
         environment=device.environment(bench.device, bench.precision),
         command=command,

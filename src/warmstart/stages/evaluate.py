@@ -84,7 +84,7 @@ def run(
             left_out=rows.left_out,
             unit=loaded.modality.unit,
         ),
-        **outcome.drawings(found, loaded.labels),
+        **outcome.drawings(found, loaded),
         errors=outcome.errors(found, loaded, None),
         environment=devices.environment(where, getattr(loaded.predictor, "precision", devices.dtype(precision, where))),
         command=command,

@@ -11,7 +11,7 @@ import numpy as np
 
 from warmstart.core.errors import BadOption
 from warmstart.core.protocols import Encoded, Input
-from warmstart.engine import idx, images, media, preprocessing, store
+from warmstart.engine import box_files, idx, images, media, preprocessing, store
 from warmstart.engine.image_features import ImageFeatures
 from warmstart.engine.images import Picture
 from warmstart.engine.media import SingleFeaturizer
@@ -23,10 +23,15 @@ if TYPE_CHECKING:
 
 NAMES = ("image", "img", "picture", "photo", "pixels", *media.FILE_NAMES, "image_path", "filepath")
 
+SIDES = (8, 4096)
+
 
 @dataclass(frozen=True)
 class Options:
-    """Images have no options."""
+    """Which images a body sees."""
+
+    size: str = ""
+    """Squeeze the whole image to so many pixels, "320" or "320x416" (height x width); empty: as the body was trained."""
 
 
 class Part:
@@ -40,21 +45,23 @@ class Part:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self._whole = _sides(options.size)
 
     def read(self, source: Any, *, skip_bad: bool) -> Table | None:
-        """A folder of images, an image file, an IDX file, or a list of images; None for anything else.
+        """A folder of images, an image file, an IDX file, a list of images, or images with boxes; None for anything else.
 
         Raises:
-            DataError: A folder of splits, or of no use.
-            FileUnreadable: A damaged IDX file.
+            DataError: A folder of splits, or of no use; a wrong box.
+            FileUnreadable: A damaged IDX file, or one of boxes.
         """
         from warmstart.engine.draft import Table
 
         if isinstance(source, list | tuple) and source and all(images.is_image(v) and not isinstance(v, Mapping) for v in source):
             return Table({"image": list(source)}, list(range(1, len(source) + 1)), "the list")
+        with_boxes = box_files.read(source, skip_bad=skip_bad)
         path = media.path_of(source)
-        if path is None:
-            return None
+        if with_boxes is not None or path is None:
+            return with_boxes
         if path.is_dir():
             return media.read_folder(path, suffixes=images.SUFFIXES, role="image")
         if path.suffix.lower() in images.SUFFIXES and path.is_file():
@@ -78,7 +85,7 @@ class Part:
         raw = [value[0] for value in values]
         if body is None:
             return [(picture,) for picture in images.read_all(raw, folder=folder, shape=None, form="")]
-        how = preprocessing.of(body)
+        how = preprocessing.of(body, whole=self._whole)
         return [(picture,) for picture in images.read_all(raw, folder=folder, shape=how.shape, form=how.form, need=how.need)]
 
     def check(self, values: Sequence[Any]) -> str | None:
@@ -122,7 +129,7 @@ class Part:
         Raises:
             BackboneNotFound: The folder says nothing of images.
         """
-        return ImageEncoder(folder)
+        return ImageEncoder(folder, whole=self._whole)
 
     def featurizer(self, options: Mapping[str, Any]) -> SingleFeaturizer:
         """Oriented gradients, colours and a thumbnail.
@@ -142,8 +149,8 @@ class Part:
 class ImageEncoder:
     """A body's preprocessing: geometry when an example is encoded (or was, when it was read), normalisation when a batch is made."""
 
-    def __init__(self, folder: Path) -> None:
-        self._how = preprocessing.of(folder)
+    def __init__(self, folder: Path, *, whole: tuple[int, int] | None = None) -> None:
+        self._how = preprocessing.of(folder, whole=whole)
         self.fingerprint = self._how.fingerprint
         self.max_length = self.size(self._how.encode(Picture(np.zeros((64, 64), np.uint8), "")))
 
@@ -162,3 +169,17 @@ class ImageEncoder:
     def save(self, folder: Path) -> None:
         """Write the ``preprocessor_config.json`` that ``AutoImageProcessor`` reads, or that of a body of our own."""
         store.write_json(folder / preprocessing.FILE, self._how.settings)
+
+
+def _sides(size: str) -> tuple[int, int] | None:
+    """Height and width of the option ``size``.
+
+    Raises:
+        BadOption: It is neither a number nor two.
+    """
+    if not size:
+        return None
+    cells = size.lower().split("x")
+    if len(cells) > 2 or not all(cell.strip().isdecimal() and SIDES[0] <= int(cell) <= SIDES[1] for cell in cells):
+        raise BadOption(f"modality.size = {size!r}", f"320, or 320x416 (height x width), each from {SIDES[0]} to {SIDES[1]}", "correct it")
+    return int(cells[0]), int(cells[-1])
