@@ -65,7 +65,10 @@ def test_intervals_cover_the_true_rate() -> None:
 
 
 def test_confusions_and_packing() -> None:
-    assert transcripts.confusions(["one two", "one"], ["on two now", "on"]) == [("one", "on", 2), ("", "now", 1)]
+    names, counts = transcripts.confusion(["one two", "one"], ["on two now", "on"])
+    assert names == ["(nothing)", "now", "on", "one"]
+    assert counts[3] == [0, 0, 2, 0]
+    assert counts[0] == [0, 1, 0, 0]
     packed = transcripts.packed([(transcripts.points("ab"), 0.5), (transcripts.points(""), 1.0)])
     assert packed.tolist() == [[0.5, 97, 98], [1.0, -1, -1]]
     assert transcripts.text_of(packed[0, 1:]) == "ab"

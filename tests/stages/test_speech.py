@@ -35,7 +35,7 @@ def _adapt(data, out, *flags):
 @pytest.fixture(scope="module")
 def scratch(data):
     """A model without a body, by the inferred task."""
-    assert _adapt(data, data / "scratch", "--strategy", "classic", "--set", "task.epochs=40") == 0
+    assert _adapt(data, data / "scratch", "--strategy", "classic", "--set", "task.epochs=25") == 0
     return data / "scratch"
 
 
@@ -113,3 +113,13 @@ def test_errors_are_one_line_and_bad_rows_can_be_left_out(data, tmp_path, capsys
     flags = ["--task", "speech-recognition", "--strategy", "majority", "--skip-bad", "--json", "--quiet"]
     assert _run("adapt", data / "bad.csv", "--out", tmp_path / "m", *flags) == 0
     assert any(wanted in warning for warning in json.loads(capsys.readouterr().out)["warnings"])
+
+
+def test_the_report_lets_errors_be_seen_and_heard(scratch):
+    page = (scratch / "report.html").read_text()
+    report = json.loads((scratch / "report.json").read_text())
+    wrong = [case for case in report["errors"] if case["truth"] != case["predicted"]]
+    assert all("data:audio/mpeg;base64," in case["figure"] for case in wrong)
+    assert page.count("<audio") == len(wrong) <= 12
+    assert len(page) < 2_000_000
+    assert "word error rate" in page

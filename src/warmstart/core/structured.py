@@ -24,8 +24,8 @@ class StructuredTask(Protocol):
     Optional: ``column_names`` and ``unknown_name`` (of columns of raw targets, of what ``unknown`` counts); ``rows`` (of a training batch),
     ``epochs(n_train)`` and ``head_epochs(n_train)`` (passes over the training rows with the body, and of a head alone);
     ``confidence(compact) -> (N,)``; ``speed(seconds, values) -> dict[str, Metric]``; ``figure(value, target, compact, labels) -> str``
-    (HTML for the report, its texts escaped); and a model without a body, by ``plan_classic``, ``fit_classic`` and ``load_classic``, whose
-    predictor writes ``classic.json`` with ``{"task": name}``.
+    (HTML for the report, its texts escaped); ``confusion(compact, targets, labels) -> (names, counts)``; and a model without a body, by
+    ``plan_classic``, ``fit_classic`` and ``load_classic``, whose predictor writes ``classic.json`` with ``{"task": name}``.
     """
 
     name: str

@@ -81,11 +81,15 @@ def _of_rows(rows: Dataset, seen: NDArray[np.int64], found: NDArray[Any]) -> Out
 
 
 def drawings(outcome: Outcome, model: Model) -> dict[str, Any]:
-    """Confusion matrix and reliability, or the curves of a structured task, as fields of the report."""
-    labels = model.labels
-    if outcome.targets.dtype == object:
-        curves = getattr(model.task, "curves", None)
-        return {} if curves is None else {"curves": curves(outcome.probabilities, outcome.targets, labels)}
+    """Confusion matrix and reliability, or what a structured task has of confusions and curves, as fields of the report."""
+    labels, task = model.labels, model.task
+    if answers.is_structured(task):
+        found: dict[str, Any] = {}
+        if hasattr(task, "curves"):
+            found["curves"] = task.curves(outcome.probabilities, outcome.targets, labels)
+        if hasattr(task, "confusion"):
+            found["confusion_labels"], found["confusion"] = task.confusion(outcome.probabilities, outcome.targets, labels)
+        return found
     matrix: list[list[int]] = []
     if outcome.targets.ndim == 1:
         matrix = metrics.confusion(outcome.probabilities, outcome.targets, len(labels)).tolist()

@@ -38,6 +38,11 @@ MEANINGS = {
     "map": ("mAP", "Average precision over classes and overlaps from .5 to .95, as COCO has it. Higher is better."),
     "ap50": ("AP50", "Average precision where half an overlap is enough. Higher is better."),
     "ap75": ("AP75", "Average precision where three quarters of an overlap are asked for. Higher is better."),
+    "word_accuracy": ("word accuracy", "One less each recording's word error rate, at least 0, averaged. Higher is better."),
+    "wer": ("word error rate", "Words left out, put in or taken for others, for each word that was said. Lower is better."),
+    "cer": ("character error rate", "The same of characters. Lower is better."),
+    "exact": ("without any error", "Share of recordings whose whole text is right. Higher is better."),
+    "real_time_factor": ("real-time factor", "Seconds of computing for a second of sound, on this machine. Lower is better."),
     "roc_auc": ("ROC AUC", "Chance that a right answer is ranked above a wrong one. Higher is better."),
 }
 """What each metric is called, and what it means, in one line."""
@@ -45,8 +50,8 @@ MEANINGS = {
 BY_CLASS = "/"
 """In the name of a metric of one class (``ap/cat``), which is drawn and not listed."""
 
-MOST_FIGURE = 60_000
-"""Characters of what a task draws of an example."""
+MOST_FIGURE = 120_000
+"""Characters of what a task draws of an example, sound included."""
 
 MOST_PICTURE = 8_000
 """Characters of a picture: 25 errors with five neighbours each then take 1.2 MB."""
@@ -63,7 +68,7 @@ _ALIASES = {
     "subset_accuracy": "exact_match",
 }
 _UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
-_UNBOUNDED = ("loss", "brier", "perplexity", "entropy")
+_UNBOUNDED = ("loss", "brier", "perplexity", "entropy", "factor")
 _LIMITS = {"verdict": 12, "ladder": 40, "comparisons": 20, "learning_curve": 200, "errors": 25, "neighbours": 5, "labels": 20, "pairs": 15}
 
 
@@ -85,6 +90,7 @@ def render(report: Report) -> str:
         "label_bars": _label_bars(report.data.labels),
         "length_name": _length_name(report),
         "predict_command": f"warmstart predict {shlex.quote(report.model)} {_EXAMPLES.get(report.data.unit, _EXAMPLES['tokens'])[0]}",
+        "structured": any(e.figure for e in report.errors),
         "example": _EXAMPLES.get(report.data.unit, _EXAMPLES["tokens"])[1],
         "model_literal": repr(report.model),
         "limits": _LIMITS,

@@ -133,9 +133,18 @@ def _rate(counts: Ints, sizes: Ints, seed: int) -> Metric:
     return Metric(value, min(low, value), max(high, value), len(counts))
 
 
-def confusions(truths: Sequence[str], answers: Sequence[str], *, most: int = 20) -> list[tuple[str, str, int]]:
-    """Words that were most often taken for others: truth, answer (either may be empty: inserted, left out), how often."""
-    counts: Counter[tuple[str, str]] = Counter()
+NOTHING = "(nothing)"
+"""Stands for a word that was left out, or that nobody said."""
+
+
+def confusion(truths: Sequence[str], answers: Sequence[str], *, most: int = 12) -> tuple[list[str], list[list[int]]]:
+    """How often each word was taken for each other, of the words that were mixed up most often: names, and counts (truth, answer)."""
+    pairs: Counter[tuple[str, str]] = Counter()
     for truth, answer in zip(truths, answers, strict=True):
-        counts.update((a or "", b or "") for a, b in alignment(truth.split(), answer.split()) if a != b)
-    return [(a, b, n) for (a, b), n in counts.most_common(most)]
+        pairs.update((a or NOTHING, b or NOTHING) for a, b in alignment(truth.split(), answer.split()))
+    wrong: Counter[str] = Counter()
+    for (a, b), n in pairs.items():
+        if a != b:
+            wrong.update({a: n, b: n})
+    names = sorted(word for word, _ in wrong.most_common(most))
+    return names, [[pairs[a, b] for b in names] for a in names]

@@ -177,6 +177,18 @@ class Part:
         factor = seconds / max(1e-9, sum(float(value[0].used) for value in values))
         return {"real_time_factor": Metric(factor, factor, factor, len(values))}
 
+    def figure(self, value: Input, target: NDArray[Any], compact: NDArray[np.float32], labels: Sequence[str]) -> str:
+        """Truth and answer word beside word, and the sound, as HTML."""
+        from warmstart.engine import speech_figures
+
+        return speech_figures.figure(value[0], transcripts.text_of(target), self.decode(compact[None], labels)[0])
+
+    def confusion(
+        self, compact: NDArray[np.float32], targets: Sequence[NDArray[Any]], labels: Sequence[str]
+    ) -> tuple[list[str], list[list[int]]]:
+        """The words that were mixed up most often, and how often each was taken for each other."""
+        return transcripts.confusion([transcripts.text_of(t) for t in targets], self.decode(compact, labels))
+
     def scores(self, compact: NDArray[np.float32], targets: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
         """(N,) one less the word error rate of each utterance, at least 0."""
         return transcripts.word_scores([transcripts.text_of(t) for t in targets], self.decode(compact, ()))
