@@ -94,7 +94,6 @@ def render(report: Report) -> str:
         "example": _EXAMPLES.get(report.data.unit, _EXAMPLES["tokens"])[1],
         "model_literal": repr(report.model),
         "limits": _LIMITS,
-        "structured": any(case.figure for case in report.errors),
     }
     return filled("report.html", values)
 
