@@ -165,3 +165,22 @@ def test_the_report_shows_pictures(data: Path, bodies_of: Callable[[str], Path],
     assert "longer side in pixels" in page
     assert report["data"]["unit"] == "pixels"
     assert len(page) < 2_000_000
+
+
+def test_views_are_learned_from_and_give_the_same_bits_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, body = write_folder(tmp_path / "few", 60, side=14), hf_backbone("vit", tmp_path / "body")
+    test = write_folder(tmp_path / "test", 12, seed=1, side=14)
+    flags = ["--test", test, "--backbone", body, "--strategy", "tail", "--quiet", "--set", "strategy.epochs=0.2"]
+    flags += ["--set", "strategy.contrastive=1", "--precision", "float32", "--budget", "2m", "--views", "2"]
+    runs = [tmp_path / "first", tmp_path / "again"]
+    for out in runs:
+        assert cli.main(list(map(str, ["adapt", folder, "--out", out, *flags]))) == 0
+    assert len({(out / "model.safetensors").read_bytes() for out in runs}) == 1
+    assert json.loads((runs[0] / "recipe.json").read_text())["views"] == 2
+    assert Card.read(runs[0]).data.views == 2
+    assert any("2 augmented views" in warning for warning in json.loads((runs[0] / "report.json").read_text())["warnings"])
+    texts = tmp_path / "texts.csv"
+    texts.write_text("text,label\n" + "good,a\nbad,b\n" * 9)
+    capsys.readouterr()
+    assert cli.main(["adapt", str(texts), "--backbone", "none", "--views", "2", "--out", str(tmp_path / "text")]) == 2
+    assert "views = 2 with text" in capsys.readouterr().err

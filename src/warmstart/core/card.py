@@ -52,11 +52,12 @@ class Body:
 
 @dataclass(frozen=True)
 class Source:
-    """The data a model learned from; ``hash`` is that of the rows as they were used."""
+    """The data a model learned from; ``hash`` is that of the rows as they were used, ``views`` the augmented views of each."""
 
     source: str
     rows: int
     hash: str
+    views: int = 0
 
 
 def installed() -> dict[str, str]:

@@ -44,6 +44,7 @@ class Recipe:
         default=None, metadata={"help": "Unlabelled data to go on pre-training with first; kept if it measurably helps."}
     )
     objective: str = field(default="auto", metadata={"help": "How to learn from unlabelled data.", "flag": False})
+    views: int = field(default=0, metadata={"help": "Augmented views of each training image or recording that are learned from too."})
     strategy: str = field(default="auto", metadata={"help": "A rung to run alone; auto climbs the ladder."})
     budget: float = field(default=300.0, metadata={"help": "Time for the whole run: 90, 60s, 5m, 1.5h."})
     prefer: Literal["best", "cheapest"] = field(
@@ -64,6 +65,8 @@ class Recipe:
             raise BadOption(f"budget = {self.budget}", "expected more than 0 seconds", "give for example --budget 5m")
         if self.max_length < 8:
             raise BadOption(f"max_length = {self.max_length}", "expected at least 8 tokens", "give for example --max-length 256")
+        if not 0 <= self.views <= 64:
+            raise BadOption(f"views = {self.views}", "expected 0 to 64", "give for example --views 4")
         if not 0 <= self.seed < 2**32:
             raise BadOption(f"seed = {self.seed}", "expected 0 to 4294967295", "give for example --seed 0")
 

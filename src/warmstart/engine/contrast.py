@@ -63,7 +63,7 @@ def run(
         def loss_of(positions: NDArray[np.int64]) -> Tensor:
             bench.check_time()
             chosen = rows[positions]
-            batch = bench.batch(chosen)
+            batch = bench.batch(chosen if tail is None else bench.variants.origin(chosen))
             last = network.last_state(cut.run(working.body, batch) if tail is None else tail(bench.hidden(chosen, point, batch), batch))
             embedded = network.masked_mean(last, network.state_mask(working.body, last, batch))
             return loss(embedded, torch.from_numpy(targets[positions]).to(bench.device))

@@ -17,7 +17,7 @@ from warmstart.core.errors import DataError
 from warmstart.core.protocols import Modality, Task
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import DataSummary
-from warmstart.engine import answers, examples, splits
+from warmstart.engine import answers, examples, splits, variants
 from warmstart.engine.examples import Examples
 from warmstart.engine.workbench import Workbench
 
@@ -77,6 +77,7 @@ def read(recipe: Recipe, data: Any = None, test: Any = None, *, body: Path | Non
             labelled=True,
             body=body,
         )
+    variants.check(recipe.views, modality, getattr(task, "link", ""))
     train, held, split = _split(everything, found, task, recipe)
     assert train.targets is not None  # noqa: S101 - labelled rows were asked for
     labels = task.labels(train.targets)

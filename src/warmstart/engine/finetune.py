@@ -188,7 +188,7 @@ def run(
         contrast.run(bench, net, rows=train, groups=moving, point=how.point, steps=how.contrastive, job=job)
         job.pace.may_skip = True
         states = training.pooled(bench, net, train, point=how.point)
-        net.head = probe.fit_on(bench, states, bench.targets[train], points=net.head.points).head
+        net.head = probe.fit_on(bench, states, train, points=net.head.points).head
     schedule = fit.Schedule(epochs=how.epochs, most=how.most, rows=how.rows)
     if not job.pace.follow:
         job.pace.after = len(held) * bench.mean_length * bench.forward_seconds() * SLACK

@@ -42,7 +42,7 @@ def write_card(folder: Path, *, recipe: Recipe, rows: Dataset, bench: Workbench,
         labels=rows.labels,
         columns=rows.train.columns,
         backbone=body,
-        data=Source(Path(rows.train.source).name, len(rows.train.inputs), rows.hash),
+        data=Source(Path(rows.train.source).name, len(rows.train.inputs), rows.hash, bench.views if with_body else 0),
         head=head,
         temperature=chosen.temperature,
         parents=(body.name,) if with_body else (),
@@ -62,6 +62,11 @@ def write_report(folder: Path, *, card: Card, recipe: Recipe, plan: dict[str, An
 def notes(bench: Workbench) -> list[str]:
     """What the activation store has to say of this run."""
     found = list(bench.store.warnings)
+    if bench.views:
+        found.append(
+            f"rungs with a body learned from {bench.views} augmented views of each training row beside it; held-out and test rows are"
+            " predicted from the plain example, without averaging over views"
+        )
     reused, computed = bench.origins()
     if reused:
         share = reused / (reused + computed)

@@ -117,7 +117,7 @@ class Ladder:
         rows = np.arange(len(self.bench.inputs))
         seconds = max(step.predicted / step.folds * REFIT, self.clock.remaining() - AFTER)  # the estimate is of a fit of this length
         job = self._job(step, "final", len(self.splits), seconds)
-        fitted = step.strategy.fit(self.bench, rows, rows[:0], job)
+        fitted = step.strategy.fit(self.bench, self._learned(step.strategy, rows), rows[:0], job)
         step.replans["final"] = job.pace.replans
         return fitted.predictor
 
@@ -171,7 +171,7 @@ class Ladder:
         Raises:
             CutRefused: The strategy cannot work on this body.
         """
-        train, held = self.splits[0]
+        train, held = self._learned(strategy, self.splits[0][0]), self.splits[0][1]
         plan = strategy.plan(self.bench, train=train, held=held, seconds=float("inf"))
         return float("inf") if plan is None else plan.seconds * (len(self.splits) + (0 if self.single else REFIT))
 
@@ -180,7 +180,7 @@ class Ladder:
         first_repeat = next(
             (i for i in range(1, len(self.splits)) if len(self._seen(i)) >= len(self._seen(len(self.splits)))), len(self.splits)
         )
-        train, held = self.splits[0]
+        train, held = self._learned(strategy, self.splits[0][0]), self.splits[0][1]
         for folds in dict.fromkeys([len(self.splits), first_repeat, 1]):
             fits = folds + (0 if self.single else REFIT)
             plan = strategy.plan(self.bench, train=train, held=held, seconds=seconds / fits)
@@ -189,6 +189,10 @@ class Ladder:
             if folds <= first_repeat or plan.seconds * (folds - first_repeat) <= REPEATS_SHARE * seconds:
                 return plan, folds
         return None
+
+    def _learned(self, strategy: Strategy, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What a rung learns from: these rows, with their views where it runs the body."""
+        return self.bench.spread(rows) if strategy.serve_cost >= 1 else rows
 
     def _seen(self, folds: int) -> NDArray[np.int64]:
         return np.unique(self.held_rows(folds))
@@ -226,7 +230,7 @@ class Ladder:
     def _fit(self, step: Step, name: str, fold: int, train: NDArray[np.int64], held: NDArray[np.int64]) -> dict[str, Any]:
         began = time.perf_counter()
         job = self._job(step, name, fold, self._allowance(step, fold))
-        fitted = step.strategy.fit(self.bench, train, held, job)
+        fitted = step.strategy.fit(self.bench, self._learned(step.strategy, train), held, job)
         if self.single:
             step.predictor = fitted.predictor
             fitted.predictor.save(self._folder(step) / "fitted", labels=self.bench.labels, temperature=1.0)

@@ -48,6 +48,7 @@ def search(
     *,
     points: Sequence[tuple[int, ...]] | None = None,
     strengths: Sequence[float] = linear.STRENGTHS,
+    groups: NDArray[np.int64] | None = None,
 ) -> tuple[tuple[int, ...], float]:
     """Points and strength with the lowest log loss out of fold, on at most ``SEARCH_ROWS`` rows.
 
@@ -57,15 +58,17 @@ def search(
         targets: Of the same rows.
         points: Sets of points to try; None: ``candidates``.
         strengths: To try.
+        groups: Rows of one group, such as the views of one example, stay on one side.
 
     Raises:
         OutOfTime: The budget is used up.
     """
     rows = subset(bench, np.arange(len(targets)), SEARCH_ROWS)
     features, targets = features[torch.from_numpy(rows)], targets[rows]
+    groups = None if groups is None else groups[rows]
     tried = candidates(features.shape[1]) if points is None else points
     try:
-        folds = splits.stratified(targets, INNER_FOLDS, seed=bench.seed)
+        folds = splits.stratified(targets, INNER_FOLDS, seed=bench.seed, groups=groups)
     except DataError:  # a class with a single example cannot be on both sides
         return tried[-1], 1e-2
     found = []
@@ -103,18 +106,19 @@ def fit(bench: Workbench, rows: NDArray[np.int64], *, points: tuple[int, ...] | 
     if known not in bench.probes:
         good_points, good_strength = hint(bench, len(rows)) if points is None or strength is None else (points, strength)
         around = [strength] if strength is not None else [good_strength * factor for factor in (10, 1, 0.1)]
-        bench.probes[known] = fit_on(bench, bench.pooled(rows), bench.targets[rows], points=points or good_points, strengths=around)
+        bench.probes[known] = fit_on(bench, bench.pooled(rows), rows, points=points or good_points, strengths=around)
     found: Probe = copy.deepcopy(bench.probes[known])
     return found
 
 
 def fit_on(
-    bench: Workbench, features: Tensor, targets: NDArray[Any], *, points: tuple[int, ...], strengths: Sequence[float] = linear.STRENGTHS
+    bench: Workbench, features: Tensor, rows: NDArray[np.int64], *, points: tuple[int, ...], strengths: Sequence[float] = linear.STRENGTHS
 ) -> Probe:
-    """The best linear head on given pooled states (n, points, D): frozen ones, or those of a body that has moved."""
+    """The best linear head on given pooled states (n, points, D) of these rows: frozen ones, or those of a body that has moved."""
+    targets, groups = bench.targets[rows], bench.variants.origin(rows) if bench.views else None
     strength = strengths[0]
     if len(strengths) > 1:
-        _, strength = search(bench, features, targets, points=[points], strengths=strengths)
+        _, strength = search(bench, features, targets, points=[points], strengths=strengths, groups=groups)
     x = features[:, list(points)].flatten(1)
     fitted = linear.fit(x, targets, link=bench.task.link, n_classes=bench.n_classes, strength=strength, seed=bench.seed)
     shift, deviation = x.mean(0), x.std(0, correction=0)

@@ -73,13 +73,13 @@ def folds(targets: NDArray[Any], groups: Any, *, seed: int) -> list[Split]:
     return [split for repeat in range(repeats) for split in _one_repeat(units, k, np.random.default_rng([seed, repeat]))]
 
 
-def stratified(targets: NDArray[Any], k: int, *, seed: int) -> list[Split]:
-    """One repeat of stratified k-fold cross-validation over these rows; fewer folds where there are fewer rows.
+def stratified(targets: NDArray[Any], k: int, *, seed: int, groups: Any = None) -> list[Split]:
+    """One repeat of stratified k-fold cross-validation over these rows; fewer folds where there are fewer rows or groups.
 
     Raises:
         DataError: Fewer than two rows can be dealt out.
     """
-    return _one_repeat(_Units(targets, None), k, np.random.default_rng(seed))
+    return _one_repeat(_Units(targets, groups), k, np.random.default_rng(seed))
 
 
 def _one_repeat(units: _Units, k: int, rng: np.random.Generator) -> list[Split]:

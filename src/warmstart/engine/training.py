@@ -91,7 +91,7 @@ def logits_of(bench: Workbench, net: Network, point: int) -> Callable[..., Tenso
     tail = cut.Tail(net.body, net.trunk, point)
 
     def from_cut(rows: NDArray[np.int64], length: int = 0) -> Tensor:
-        batch = bench.batch(rows, length=length)
+        batch = bench.batch(bench.variants.origin(rows), length=length)  # of the batch itself the tail uses no more than its shape
         hidden = bench.hidden(rows, point, batch)
         return net.from_cut(tail, hidden, bench.lower(rows, point), batch)
 
@@ -140,13 +140,17 @@ def seconds(bench: Workbench, *, n_rows: int, epochs: float, point: int) -> floa
     """Predicted seconds of training on ``n_rows`` for so many epochs, from the measured rate of the frozen body."""
     share = 1 - point / max(1, bench.backbone.n_blocks)
     tokens = n_rows * float(bench.lengths.mean()) * epochs
-    return tokens * bench.forward_seconds() * share * bench.measured.get("training", TRAINING_COST)
+    made = n_rows * epochs * bench.view_seconds() * bench.views / (1 + bench.views) if point == 0 else 0.0
+    return made + tokens * bench.forward_seconds() * share * bench.measured.get("training", TRAINING_COST)
 
 
 def prefix_seconds(bench: Workbench, rows: NDArray[np.int64], point: int | None) -> float:
     """Predicted seconds of bringing the states of these rows at ``point`` (None: everywhere) into the store."""
     share = 1.0 if point is None else point / max(1, bench.backbone.n_blocks)
-    return bench.lacking(rows, point) * float(bench.lengths[rows].mean()) * bench.forward_seconds() * share if len(rows) else 0.0
+    if not len(rows):
+        return 0.0
+    made = float((rows >= len(bench.inputs)).mean()) * bench.view_seconds()
+    return bench.lacking(rows, point) * (made + float(bench.lengths[rows].mean()) * bench.forward_seconds() * share)
 
 
 @torch.inference_mode()
@@ -174,7 +178,7 @@ def pooled(bench: Workbench, net: Network, rows: NDArray[np.int64], *, point: in
     for part, length in batches.uniform(bench.lengths[rows]):
         order.append(part)
         chosen = rows[part]
-        batch = bench.batch(chosen, length=length)
+        batch = bench.batch(chosen if tail is None else bench.variants.origin(chosen), length=length)
         if tail is None:
             states = network.pooled_states(serving.body, serving.trunk, batch)
         else:

@@ -25,6 +25,7 @@ from warmstart.engine.activations import Key
 from warmstart.engine.backbone import Backbone
 from warmstart.engine.shelf import Shelf
 from warmstart.engine.store import write_json
+from warmstart.engine.variants import Variants
 
 SPEEDS = "throughput.json"
 """Beside the activation store: how fast which body was on this machine."""
@@ -46,6 +47,7 @@ class Workbench:
     ``keep_point`` is the cut that a later rung will start from; ``probe_rows`` how many rows the probe looks at (None: all).
     ``deadline`` (of ``time.perf_counter``) is when the rung at work must have ended. ``hint_rows``, ``hint`` and ``probes`` are the
     probe's memory: what suits these data, and heads that were fitted before; ``head_epochs`` is how long it trained a structured one.
+    With ``views`` each row has so many augmented views: rows beyond those of ``inputs``, with its target; ``spread`` gives them.
     ``measured`` collects rates of this machine: ``forward`` (seconds per token of the whole frozen body), ``training`` (how
     many forward passes one training step costs per token), and what single parts add.
     """
@@ -71,6 +73,11 @@ class Workbench:
     hint: tuple[tuple[int, ...], float] | None = None
     probes: dict[bytes, Any] = field(default_factory=dict)
     head_epochs: float = 0.0
+    views: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.targets) == len(self.inputs):
+            self.targets = self.variants.extended(self.targets)
 
     @property
     def n_classes(self) -> int:
@@ -92,9 +99,22 @@ class Workbench:
         return self.encoder.encode(self.inputs)
 
     @cached_property
+    def variants(self) -> Variants:
+        """The augmented views of the rows."""
+        return Variants(self.inputs, self.modality, self.views, self.seed)
+
+    def spread(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """These rows, then all their views."""
+        return self.variants.spread(rows)
+
+    def example(self, row: int) -> Encoded:
+        """One row as arrays; a view is made when it is asked for."""
+        return self.encoded[row] if row < len(self.inputs) else self.encoder.encode([self.variants.view(row)])[0]
+
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """Size of each row, in tokens or what else its encoder counts."""
-        return np.array([self.encoder.size(e) for e in self.encoded], dtype=np.int64)
+        """Size of each row, in tokens or what else its encoder counts; a view is as long as its row."""
+        return self.variants.extended(np.array([self.encoder.size(e) for e in self.encoded], dtype=np.int64))
 
     @property
     def mean_length(self) -> float:
@@ -104,11 +124,11 @@ class Workbench:
     @cached_property
     def keys(self) -> list[bytes]:
         """Content hash per row, the address of its states in the store."""
-        return [activations.content_key(self.modality.content(value)) for value in self.inputs]
+        return [activations.content_key(self.variants.content(row)) for row in range(len(self.lengths))]
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64], *, length: int = 0) -> dict[str, Tensor]:
         """These rows on the device, padded to the longest or to ``length``."""
-        return {k: v.to(self.device) for k, v in self.encoder.collate([self.encoded[int(i)] for i in rows], length=length).items()}
+        return {k: v.to(self.device) for k, v in self.encoder.collate([self.example(int(i)) for i in rows], length=length).items()}
 
     def forward_seconds(self) -> float:
         """Seconds per token of the whole frozen body, measured once on a few of the batches that a pass over these rows has."""
@@ -128,13 +148,25 @@ class Workbench:
             self.measured["forward"] = float(np.median(rates[1:]))
         return self.measured["forward"]
 
+    def view_seconds(self) -> float:
+        """Seconds that making one augmented view takes, measured once; 0 where there are none."""
+        if self.views and "view" not in self.measured:
+            n = len(self.inputs)
+            times = []
+            for row in range(n, n + min(8, n * self.views)):
+                began = time.perf_counter()
+                self.example(row)
+                times.append(time.perf_counter() - began)
+            self.measured["view"] = float(np.median(times))
+        return self.measured.get("view", 0.0)
+
     def require_cut(self, point: int) -> None:
         """Let the cut at ``point`` prove itself on rows of this run.
 
         Raises:
             CutRefused: It does not hold for this body; the message says why.
         """
-        spread = np.argsort(self.lengths, kind="stable")[:: max(1, len(self.inputs) // PROOF_ROWS)][:PROOF_ROWS]
+        spread = np.argsort(self.lengths[: len(self.inputs)], kind="stable")[:: max(1, len(self.inputs) // PROOF_ROWS)][:PROOF_ROWS]
         proof = self.backbone.prove(point, self.batch(spread))
         if not proof.ok:
             raise CutRefused(proof.reason, "prefix + tail equal to the whole body", "use a strategy that runs the whole body: full or lora")
@@ -221,7 +253,7 @@ class Workbench:
         lacking = {i for shelf in shelves.values() for i in shelf.missing(keys)}
         todo = rows[np.array(sorted(lacking), dtype=np.int64)]
         for kind in kinds:
-            origin = self._origins.setdefault(kind, np.zeros(len(self.inputs), dtype=np.int8))
+            origin = self._origins.setdefault(kind, np.zeros(len(self.keys), dtype=np.int8))
             origin[todo] = np.where(origin[todo] == FOUND, FOUND, COMPUTED)
             origin[rows] = np.where(origin[rows] == 0, FOUND, origin[rows])
         if not lacking:

@@ -86,6 +86,7 @@ def _bench(recipe: Recipe, rows: Dataset, quiet: bool) -> Workbench:
         seed=recipe.seed,
         store=activations.Store(),
         quiet=quiet,
+        views=recipe.views,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from warmstart.core.errors import BadOption
 from warmstart.core.protocols import Encoded, Input
-from warmstart.engine import extraction, media, sound
+from warmstart.engine import extraction, media, sound, variants
 from warmstart.engine.cepstra import Cepstra
 from warmstart.engine.extraction import Extraction
 from warmstart.engine.frames import Frames
@@ -18,6 +18,7 @@ from warmstart.engine.patches import Patches
 from warmstart.engine.sound import Limit, Sound
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from warmstart.engine.draft import Table
@@ -119,6 +120,15 @@ class Part:
     def picture(self, value: Input) -> str:
         """Its log-mel spectrogram as a small PNG: a data URI."""
         return sound.data_uri(value[0])
+
+    @property
+    def augmentation(self) -> str:
+        """What ``view`` does."""
+        return repr(variants.SoundChanges())
+
+    def view(self, value: Input, random: np.random.Generator) -> Input:
+        """A random view of the same length: louder or softer, shifted, with noise, with a stretch silenced."""
+        return (variants.of_sound(value[0], variants.SoundChanges(), random),)
 
     def extent(self, value: Input) -> float | None:
         """Milliseconds that are used."""

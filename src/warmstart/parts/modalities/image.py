@@ -11,7 +11,8 @@ import numpy as np
 
 from warmstart.core.errors import BadOption
 from warmstart.core.protocols import Encoded, Input
-from warmstart.engine import box_files, idx, images, media, preprocessing, store
+from warmstart.engine import box_files, idx, images, media, preprocessing, store, variants
+from warmstart.engine.augment import Augmentation
 from warmstart.engine.image_features import ImageFeatures
 from warmstart.engine.images import Picture
 from warmstart.engine.media import SingleFeaturizer
@@ -28,10 +29,16 @@ SIDES = (8, 4096)
 
 @dataclass(frozen=True)
 class Options:
-    """Which images a body sees."""
+    """Which images a body sees, and how views (``--views``) differ from their image."""
 
     size: str = ""
     """Squeeze the whole image to so many pixels, "320" or "320x416" (height x width); empty: as the body was trained."""
+    flip: float = 0.5
+    "chance that a view is a mirror image; 0 where left and right differ, as in writing"
+    smallest: float = 0.5
+    "least part of a large image that a view shows; small images are shifted"
+    jitter: float = 0.3
+    "strength of changes of brightness, contrast and colour"
 
 
 class Part:
@@ -46,6 +53,9 @@ class Part:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._whole = _sides(options.size)
+        if not (0 <= options.flip <= 1 and 0 < options.smallest <= 1 and 0 <= options.jitter <= 1):
+            raise BadOption("flip, smallest or jitter is not between 0 and 1", "shares", "give for example --set modality.flip=0.5")
+        self._augmentation = Augmentation(crop="resized", smallest=options.smallest, flip=options.flip, jitter=options.jitter)
 
     def read(self, source: Any, *, skip_bad: bool) -> Table | None:
         """A folder of images, an image file, an IDX file, a list of images, or images with boxes; None for anything else.
@@ -118,6 +128,15 @@ class Part:
     def picture(self, value: Input) -> str:
         """A small JPEG or PNG as a data URI."""
         return images.data_uri(value[0])
+
+    @property
+    def augmentation(self) -> str:
+        """What ``view`` does."""
+        return repr(self._augmentation)
+
+    def view(self, value: Input, random: np.random.Generator) -> Input:
+        """A random view: cropped or shifted, perhaps mirrored, other colours."""
+        return (variants.of_image(value[0], self._augmentation, random),)
 
     def extent(self, value: Input) -> float | None:
         """The longer side."""
