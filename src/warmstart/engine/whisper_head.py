@@ -164,8 +164,8 @@ def _settings(folder: Path, config: dict[str, Any], tokenizer: Any, language: st
         "config": config,
         "prompt": [int(start), *(int(k) for k in itertools.islice(known, 1, None) if k is not None)],
         "end": int(config.get("eos_token_id", 0) if end is None else end),
-        "suppress": list(generation.get("suppress_tokens") or []),
-        "suppress_first": list(generation.get("begin_suppress_tokens") or []),
+        "suppress": [t for t in generation.get("suppress_tokens") or [] if t < config["vocab_size"]],
+        "suppress_first": [t for t in generation.get("begin_suppress_tokens") or [] if t < config["vocab_size"]],
         "letters": len(tokenizer.to_str().encode()),
     }
 
