@@ -154,3 +154,15 @@ def test_a_spectrogram_is_a_small_picture(tmp_path):
     assert head == "data:image/png;base64"
     assert image.size == sound.PICTURE
     assert len(uri) < 8_000
+
+
+def test_pieces_are_cut_in_pauses_and_lose_nothing():
+    random = np.random.default_rng(0)
+    loud, pause = random.normal(0, 0.3, 1_000), np.zeros(200)
+    samples = np.concatenate([part for _ in range(20) for part in (loud, pause)]).astype(np.float32)
+    found = sound.pieces(sound.Sound(samples, 1_000, 1_000, 24.0), 5.0)
+    assert np.array_equal(np.concatenate([piece.samples for piece in found]), samples)
+    assert all(piece.used <= 5 for piece in found)
+    assert all(np.abs(piece.samples[-20:]).max() == 0 for piece in found[:-1])
+    assert len({piece.digest for piece in found}) > 1
+    assert len(sound.pieces(found[0], 30.0)) == 1

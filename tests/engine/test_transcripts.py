@@ -72,3 +72,10 @@ def test_confusions_and_packing() -> None:
     packed = transcripts.packed([(transcripts.points("ab"), 0.5), (transcripts.points(""), 1.0)])
     assert packed.tolist() == [[0.5, 97, 98], [1.0, -1, -1]]
     assert transcripts.text_of(packed[0, 1:]) == "ab"
+
+
+def test_answers_for_pieces_become_one():
+    rows = transcripts.packed([(transcripts.points(t), p) for t, p in (("one ", 0.5), ("two", 0.5), ("", 1.0), ("six", 0.25))])
+    whole = transcripts.rejoined(rows, [3, 1])
+    assert [transcripts.text_of(row[1:]) for row in whole] == ["one two", "six"]
+    assert whole[:, 0].tolist() == pytest.approx([0.25 ** (1 / 3), 0.25])

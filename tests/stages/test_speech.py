@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 
 import tiny_sound
 from warmstart import cli
+from warmstart.core import registry
 from warmstart.core.card import Card
-from warmstart.engine import model
+from warmstart.engine import model, transcripts
 from warmstart.samples import tiny_sound_backbone
 
 
@@ -123,3 +127,26 @@ def test_the_report_lets_errors_be_seen_and_heard(scratch):
     assert page.count("<audio") == len(wrong) <= 12
     assert len(page) < 2_000_000
     assert "word error rate" in page
+
+
+def test_a_long_recording_is_cut_where_it_is_quiet(data, scratch):
+    files = [data / "test" / f"{i:03}.wav" for i in range(6)]
+    whole = np.concatenate([soundfile.read(f, dtype="float32")[0] for f in files])
+    loaded = model.load(scratch)
+    wants = dataclasses.replace(loaded, task=registry.create("tasks", "speech_recognition", options={"window": 1.0}))
+    said = wants.predict([{"array": whole, "sampling_rate": tiny_sound.RATE}])[0]["prediction"]
+    alone = " ".join(row["prediction"] for row in loaded.predict([str(f) for f in files]))
+    assert transcripts.edits(alone.split(), said.split()) <= len(alone.split()) // 3
+    minute = np.tile(whole, 1 + int(60 * tiny_sound.RATE / len(whole)))
+    assert loaded.modality.load([({"array": minute, "sampling_rate": tiny_sound.RATE},)], folder=data, body=None)[0][0].used > 59
+    assert len(loaded.predict([{"array": minute, "sampling_rate": tiny_sound.RATE}])[0]["prediction"]) > 3 * len(alone)
+
+
+@pytest.mark.parametrize(("seconds", "text", "wanted"), [(31.0, "bee", "says too much"), (0.2, "bee " * 20, "too short for a transcript")])
+def test_recordings_that_do_not_fit_their_transcript(data, tmp_path, capsys, seconds, text, wanted):
+    soundfile.write(data / "odd.wav", np.random.default_rng(0).normal(0, 0.1, int(seconds * tiny_sound.RATE)), tiny_sound.RATE)
+    lines = (data / "train.csv").read_text().splitlines()
+    (data / "odd.csv").write_text("\n".join([*lines[:9], f"odd.wav,{text}"]) + "\n")
+    for task in ([], ["--task", "speech-recognition"]):
+        assert _run("adapt", data / "odd.csv", "--out", tmp_path / "m", "--strategy", "majority", *task) == 2
+        assert wanted in capsys.readouterr().err

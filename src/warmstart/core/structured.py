@@ -24,7 +24,9 @@ class StructuredTask(Protocol):
     Optional: ``column_names`` and ``unknown_name`` (of columns of raw targets, of what ``unknown`` counts); ``rows`` (of a training batch),
     ``epochs(n_train)`` and ``head_epochs(n_train)`` (passes over the training rows with the body, and of a head alone);
     ``confidence(compact) -> (N,)``; ``speed(seconds, values) -> dict[str, Metric]``; ``figure(value, target, compact, labels) -> str``
-    (HTML for the report, its texts escaped); ``confusion(compact, targets, labels) -> (names, counts)``; and a model without a body, by
+    (HTML for the report, its texts escaped); ``check_pair(value, target)`` (why a usable input and a usable target do not belong together);
+    ``pieces(value)`` with ``rejoined(compact, counts)`` (long inputs are answered piece by piece), and ``modality_options`` that a model is
+    asked with where the user gave no others; ``confusion(compact, targets, labels) -> (names, counts)``; and a model without a body, by
     ``plan_classic``, ``fit_classic`` and ``load_classic``, whose predictor writes ``classic.json`` with ``{"task": name}``.
     """
 

@@ -153,7 +153,8 @@ def _usable(rows: Examples, task: Task, recipe: Recipe) -> Examples:
     Raises:
         DataError: One cannot be used, and bad rows are not to be left out.
     """
-    problems = [task.check(value) for value in rows.targets or []]
+    pair = getattr(task, "check_pair", lambda *_: None)
+    problems = [task.check(target) or pair(value, target) for value, target in zip(rows.inputs, rows.targets or [], strict=True)]
     bad = [(i, problem) for i, problem in enumerate(problems) if problem is not None]
     if not bad:
         return rows

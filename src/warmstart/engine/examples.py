@@ -203,10 +203,13 @@ def _usable(
     reasons: Counter[str] = Counter()
     first_bad = ""
     check_label = task.check if task is not None else _missing
+    check_pair = getattr(task, "check_pair", None)
     for i, value in enumerate(inputs):
         reason = modality.check(value)
         if reason is None and targets is not None:
             reason = check_label(targets[i])
+            if reason is None and check_pair is not None:
+                reason = check_pair(value, targets[i])
         if reason is None and groups is not None and _missing(groups[i]):
             reason = "missing group"
         if reason is None:

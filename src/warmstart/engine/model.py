@@ -74,7 +74,12 @@ class Model:
         """Calibrated probabilities (N, C), or the compact answers of a structured task."""
         if not values:
             return np.zeros((0, len(self.labels)))
-        return answers.probabilities(self.task, self.predictor.logits(values, quiet=quiet))
+        if not hasattr(self.task, "pieces"):
+            return answers.probabilities(self.task, self.predictor.logits(values, quiet=quiet))
+        pieces = [self.task.pieces(value) for value in values]
+        found = self.predictor.logits([piece for of_one in pieces for piece in of_one], quiet=quiet)
+        joined: NDArray[np.float64] = self.task.rejoined(found, [len(of_one) for of_one in pieces])  # type: ignore[attr-defined]
+        return joined
 
     def named(self, value: Input) -> dict[str, Any]:
         """One input by the roles of its parts, as it is written beside its prediction: what it is, or the file it came from."""
@@ -155,7 +160,9 @@ def load(folder: Path, *, device: str = "auto", precision: str = "auto") -> Mode
     card.verify(folder)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     where = devices.resolve(device)
-    modality = registry.create("modalities", card.modality, options=settings["options"].get("modality"))
+    task = registry.create("tasks", card.task, options=settings["options"].get("task"))
+    given = {**getattr(task, "modality_options", {}), **settings["options"].get("modality", {})}
+    modality = registry.create("modalities", card.modality, options=given)
     # What was imported was fitted by no strategy: it is body and head alone.
     load_predictor = predictors.load if card.verb == "import" else registry.module("strategies", card.strategy).load
     predictor = load_predictor(
@@ -165,4 +172,4 @@ def load(folder: Path, *, device: str = "auto", precision: str = "auto") -> Mode
         precision=devices.dtype(precision if precision != "auto" else settings["precision"], where),
         max_length=settings["max_length"],
     )
-    return Model(folder, card, modality, registry.create("tasks", card.task, options=settings["options"].get("task")), predictor)
+    return Model(folder, card, modality, task, predictor)

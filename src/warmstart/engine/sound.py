@@ -12,7 +12,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +27,7 @@ SILENT = 1e-4
 """Recordings whose loudest sample is below this (-80 dB of full scale) count as silent."""
 FULL_SCALE, CLIPPED_SHARE = 0.999, 1e-3
 """A recording counts as clipped when at least this share of its samples is at full scale."""
+PAUSE = 0.1
 HIGHEST_RATE = 768_000
 THREADS = 4
 PICTURE = (96, 48)
@@ -151,6 +152,20 @@ def notes(sounds: Sequence[Sound], limit: Limit) -> list[str]:
     if len(rates) > 1:
         found.append(f"recordings have {len(rates)} rates, from {rates[0]:,} to {rates[-1]:,} Hz")
     return found
+
+
+def pieces(one: Sound, longest: float) -> list[Sound]:
+    """A recording in pieces of at most ``longest`` seconds, one after another; each cut is in the middle of the quietest ``PAUSE`` seconds
+    within the last third of what a piece may be long, so that it hardly ever goes through a word."""
+    most, pause = max(2, round(longest * one.rate)), max(1, round(PAUSE * one.rate))
+    found, start = [], 0
+    while len(one.samples) - start > most:
+        first = start + most - max(most // 3, min(pause, most - 1))
+        loudness = np.convolve(np.square(one.samples[first : start + most], dtype=np.float64), np.ones(pause), "valid")
+        end = first + (int(loudness.argmin()) + pause // 2 if len(loudness) else 0)
+        found.append(replace(one, samples=one.samples[start:end]))
+        start = end
+    return [*found, replace(one, samples=one.samples[start:])]
 
 
 def resampled(samples: Floats, rate: int, to: int) -> Floats:

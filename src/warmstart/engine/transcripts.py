@@ -60,6 +60,18 @@ def packed(found: Sequence[tuple[Ints, float]]) -> NDArray[np.float32]:
     return out
 
 
+def rejoined(compact: NDArray[np.float32], counts: Sequence[int]) -> NDArray[np.float32]:
+    """Answers for the pieces of recordings, ``counts`` of each, as one answer for each recording: texts joined by spaces, and the geometric
+    mean of how sure the pieces are."""
+    found, start = [], 0
+    for count in counts:
+        rows = compact[start : start + count]
+        texts = [text_of(row[1:]) for row in rows]
+        found.append((points(" ".join(" ".join(texts).split())), float(np.exp(np.log(np.maximum(rows[:, 0], 1e-9)).mean()))))
+        start += count
+    return packed(found)
+
+
 def edits(truth: Sequence[Hashable], answer: Sequence[Hashable]) -> int:
     """Fewest insertions, deletions and substitutions that make the answer of the truth (Levenshtein 1966)."""
     return int(_table(truth, answer)[-1, -1])

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from warmstart.core.errors import BadOption, DataError
 from warmstart.core.protocols import Input
 from warmstart.core.report import Metric
-from warmstart.engine import transcripts
+from warmstart.engine import sound, transcripts
 
 if TYPE_CHECKING:
     from warmstart.engine.job import Fitted, Job, Plan
@@ -27,6 +28,8 @@ NAMES = ("transcript", "transcription", "sentence", "text", "normalized_text", "
 FILE = re.compile(r"\S+\.\w{2,5}$")
 MANY = 0.8
 """Transcripts differ: classes do not make up so large a share of the rows."""
+FASTEST, UNUSED = 50.0, 0.5
+"""Characters a second that nobody speaks; seconds of a recording that may be lost in reading."""
 WORDS, DIFFERENT = 1.5, 20
 """They have so many words on average, or there are so many of them."""
 
@@ -49,6 +52,8 @@ class Options:
     "added for every character, in nats"
     language: str = "en"
     "language that a body such as Whisper is told to write"
+    window: float = 20.0
+    "a longer recording is transcribed in pieces of at most so many seconds, cut where it is quietest"
     epochs: float | None = None
     "passes over the training rows of a fresh head, and without any body; None: by their number"
     head: Literal["auto", "fresh"] = "auto"
@@ -64,8 +69,11 @@ class Part:
     main_metric = "word_accuracy"
     column_names = NAMES
     unknown_name = "characters"
+    modality_options: Mapping[str, Any] = MappingProxyType({"seconds": 3600.0})
 
     def __init__(self, options: Options) -> None:
+        if options.window < 1:
+            raise BadOption(f"speech_recognition.window = {options.window:g}", "at least 1 second", "correct it")
         if options.beam < 1 or options.ngrams < 0:
             raise BadOption(f"speech_recognition.beam = {options.beam}, ngrams = {options.ngrams}", "at least 1, and 0", "correct them")
         self.options = options
@@ -87,6 +95,23 @@ class Part:
         if not isinstance(value, str):
             return f"a transcript that is no text ({type(value).__name__})"
         return None if self.writing.normal(value) else "a transcript without a letter or digit"
+
+    def check_pair(self, value: Input, target: str) -> str | None:
+        """Why a recording and its transcript do not belong together: only a part of it is used, or nobody speaks so fast."""
+        one, text = value[0], self.writing.normal(target)
+        if one.seconds > one.used + UNUSED:
+            return f"a recording of {one.seconds:.0f} s, of which {one.used:.0f} s are used, so that its transcript says too much"
+        if len(text) > FASTEST * one.used:
+            return f"a recording of {one.used:.2g} s, too short for a transcript of {len(text)} characters"
+        return None
+
+    def pieces(self, value: Input) -> list[Input]:
+        """A long recording in pieces, cut where it is quietest."""
+        return [(piece,) for piece in sound.pieces(value[0], self.options.window)]
+
+    def rejoined(self, compact: NDArray[np.float32], counts: Sequence[int]) -> NDArray[np.float32]:
+        """The answers for pieces, so many of each recording, as one for each recording."""
+        return transcripts.rejoined(compact, counts)
 
     def labels(self, values: Sequence[Any]) -> tuple[str, ...]:
         """The characters, sorted; ``values`` have passed ``check``.
