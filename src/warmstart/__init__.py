@@ -14,15 +14,16 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from warmstart.api import adapt, load, pretrain
+    from warmstart.api import adapt, import_weights, load, pretrain
     from warmstart.core import errors
     from warmstart.core.report import PretrainReport, Report
     from warmstart.engine.model import Model
 
-__all__ = ["Model", "PretrainReport", "Report", "__version__", "adapt", "errors", "load", "pretrain"]
+__all__ = ["Model", "PretrainReport", "Report", "__version__", "adapt", "errors", "import_weights", "load", "pretrain"]
 
 _PLACES = {
     "adapt": "warmstart.api",
+    "import_weights": "warmstart.api",
     "load": "warmstart.api",
     "pretrain": "warmstart.api",
     "Model": "warmstart.engine.model",

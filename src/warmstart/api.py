@@ -11,6 +11,7 @@ from warmstart.core.recipe import AnyRecipe, PretrainRecipe, Recipe
 from warmstart.core.report import PretrainReport
 
 if TYPE_CHECKING:
+    from warmstart.engine.importing import Imported
     from warmstart.engine.model import Model
 
 
@@ -162,6 +163,47 @@ def pretrain(
     from warmstart.stages import pretrain as stage
 
     return stage.run(resolved, **objects, out=Path(out), force=force, quiet=quiet, command="warmstart.pretrain(...)")
+
+
+def import_weights(
+    file: str | Path,
+    *,
+    architecture: str,
+    out: str | Path,
+    classes: str | Path | None = None,
+    licence: str = "unknown",
+    origin: str = "",
+    options: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Imported:
+    """Convert a plain state dict in safetensors to a folder: a backbone, and where it has a classifier a model that ``load`` opens.
+
+    Args:
+        file: The state dict.
+        architecture: What its tensors are: ``mobilenet_v2``, ``resnet50``, ... (``warmstart parts importers``).
+        out: Folder to write.
+        classes: Names of its classes in order: a text file with one a line, CSV or JSON.
+        licence: Of the weights, such as ``apache-2.0``.
+        origin: Where they come from, for the model card.
+        options: Of the importer, ``{"padding": "same"}``.
+        force: Overwrite ``out``.
+
+    Raises:
+        InputError: The file, its tensors, the classes or an option are wrong.
+        RunError: The folder would not give what the state dict gives.
+    """
+    from warmstart.stages import imports
+
+    return imports.run(
+        Path(file),
+        architecture=architecture,
+        out=Path(out),
+        classes=None if classes is None else Path(classes),
+        licence=licence,
+        origin=origin,
+        options=dict(options or {}),
+        force=force,
+    )
 
 
 def _resolved(

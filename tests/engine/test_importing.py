@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import warmstart
 from processes import in_a_fresh_process
 from warmstart import cli
 from warmstart.core import registry
@@ -163,7 +164,7 @@ def test_a_body_that_gives_something_else_is_refused(tmp_path: Path, written: Ca
 
 def test_a_body_without_a_head_predicts_nothing_and_is_a_backbone(tmp_path: Path, written: Callable[..., Path]) -> None:
     tensors = {key: value for key, value in raw().items() if not key.startswith("classifier")}
-    made = importing.run(written(tensors), architecture="mobilenet_v2", out=tmp_path / "out", licence="mit")
+    made = warmstart.import_weights(written(tensors), architecture="mobilenet_v2", out=tmp_path / "out", licence="mit")
     assert (made.classes, Card.read(tmp_path / "out").head) == (0, "body")
     with pytest.raises(InputError, match="predicts no labels"):
         model.load(tmp_path / "out")
