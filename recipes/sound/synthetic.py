@@ -26,7 +26,7 @@ def _glide(frequency: Wave, *, harmonics: int = 1, fall: float = 1.0) -> Wave:
 def _contour(random: Random, octaves: Callable[[Wave], Wave], *, low: float = 200, high: float = 900, harmonics: int = 3) -> Wave:
     """A tone of a random height that moves by so many octaves over its length (0 to 1)."""
     t = _times(random)
-    return _glide(random.uniform(low, high) * 2 ** octaves(t / t[-1]), harmonics=harmonics) * np.sin(np.pi * t / t[-1]) ** 0.3
+    return _glide(random.uniform(low, high) * 2 ** octaves(t / t[-1]), harmonics=harmonics) * np.hanning(len(t)) ** 0.15
 
 
 def _noise(random: Random, n: int, low: float, high: float) -> Wave:

@@ -44,7 +44,7 @@ def test_pretraining_leaves_a_body_with_a_report(body):
 
 
 def test_cepstra_without_a_body(data, tmp_path, capsys):
-    assert _adapt(data, tmp_path / "m") == 0
+    assert _adapt(data, tmp_path / "m", "--backbone", "none") == 0
     report = json.loads((tmp_path / "m" / "report.json").read_text())
     assert report["strategy"] == "classic"
     assert report["metrics"]["accuracy"]["value"] > 0.9

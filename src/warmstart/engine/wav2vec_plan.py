@@ -150,7 +150,7 @@ def _opened(folder: Path) -> nn.Module:
         raise BackboneNotFound(
             f"{type(body).__name__} in {folder} cannot be gone on with",
             "a Wav2Vec2 body with a vector for masked frames",
-            "leave out --from",
+            "leave out --from; for adapt --unlabelled name such a body with --backbone",
         )
     found: nn.Module = body.train()
     return found

@@ -44,7 +44,7 @@ class Part:
     name = "audio"
     roles: tuple[str, ...] = ("audio",)
     objective = "wav2vec"
-    default_backbone: str | None = None
+    default_backbone: str | None = "soundnet"
     unit = "ms"
 
     def __init__(self, options: Options) -> None:
