@@ -191,7 +191,7 @@ def run(
         net.head = probe.fit_on(bench, states, train, points=net.head.points).head
     schedule = fit.Schedule(epochs=how.epochs, most=how.most, rows=how.rows)
     if not job.pace.follow:
-        job.pace.after = len(held) * bench.mean_length * bench.forward_seconds() * SLACK
+        job.pace.after = len(held) * bench.mean_length * bench.forward_seconds() * SLACK + structured.answer_seconds(bench, len(held))
     everything = [*moving, master_weights.Group(tuple(_head(net)), getattr(net.head, "lr", how.head_lr), 0.0)]
     note = ""
     if how.epochs > 0:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PROBE_SHARE = 0.1
 """The probe gets at most this share of a budget that is too short for everything."""
+STRUCTURED_SHARE = 0.5
+"""The same for the head of a structured task."""
 CLASSIC_SHARE = 0.3
 """Of the budget, for a structured task's model without a body where there is a body too."""
 
@@ -159,7 +161,7 @@ def _go_on(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> tuple[Ver
 
 def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rivals: list[Step]) -> list[Step]:
     """The probe first, then as many of the rungs that move the body as there is time for. ``rivals`` were climbed before."""
-    from warmstart.engine import choice
+    from warmstart.engine import answers, choice
 
     if not bodies:
         return []
@@ -174,6 +176,8 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rival
         starved, ladder.kept_point = decided["starved"], decided["keep_point"]
     ladder.bench.keep_point = ladder.kept_point
     share = PROBE_SHARE if ladder.single else 4 * PROBE_SHARE  # a probe on one fold of several is no estimate to build on
+    if answers.is_structured(ladder.bench.task):  # its head is most of the work
+        share = STRUCTURED_SHARE if kept else 1.0
     steps = []
     for rung in probes:
         steps.append(ladder.climb(rung.label, rung.strategy, seconds=ladder.left() * (share if starved else 1.0)))
