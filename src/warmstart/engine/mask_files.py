@@ -177,9 +177,8 @@ def _columns(source: Any) -> list[str]:
         return [str(name) for name in source]
     if isinstance(source, list | tuple):
         return [str(name) for name in source[0]] if source and isinstance(source[0], Mapping) else []
-    names = getattr(source, "column_names", None)
-    names = getattr(source, "columns", ()) if names is None else names
-    return [str(name) for name in names] if isinstance(names, Sequence) or hasattr(names, "__iter__") else []
+    names: Any = getattr(source, "column_names", None)
+    return [str(name) for name in (getattr(source, "columns", ()) if names is None else names)]
 
 
 def _header(path: Path) -> list[str]:

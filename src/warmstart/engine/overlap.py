@@ -78,7 +78,7 @@ def by_class(maps: NDArray[Any], truths: Sequence[NDArray[np.uint8]], labels: Se
 
     observed, draws = each(ones[None])[0], statistics.resample(each, ones, seed=seed)
     measured = {}
-    for c in np.flatnonzero(found.true.sum(0)):
+    for c in np.flatnonzero(found.true.sum(0)).tolist():
         drawn = draws[:, c][np.isfinite(draws[:, c])]
         measured[f"iou/{labels[c]}"] = _metric(float(observed[c]), drawn, int((found.true[:, c] > 0).sum()))
     return measured
@@ -91,7 +91,8 @@ def _metric(value: float, draws: Floats, n: int) -> Metric:
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
     """Nothing of nothing is NaN."""
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0)
+    found: Floats = np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0)
+    return found
 
 
 def _mean(shares: Floats) -> Floats:
@@ -111,4 +112,5 @@ def constant(truths: Sequence[NDArray[np.uint8]], *, side: int = 96) -> NDArray[
         known = small < UNKNOWN
         votes[small[known], where[known]] += 1
     votes[votes.sum(1).argmax(), votes.sum(0) == 0] = 1
-    return votes.argmax(0).astype(np.uint8).reshape(side, side)
+    found: NDArray[np.uint8] = votes.argmax(0).astype(np.uint8).reshape(side, side)
+    return found

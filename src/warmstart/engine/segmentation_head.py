@@ -123,11 +123,11 @@ def build(bench: Workbench, rows: NDArray[np.int64], options: Options) -> MapHea
     size = bench.batch([0])["pixel_values"].shape[-2:]
     weights = class_weights([bench.targets[int(i)] for i in rows], len(bench.labels), options.balance)
     general = {"classes": len(bench.labels), "weights": weights}
-    config = bench.backbone.model.config
+    config = getattr(bench.backbone.model, "config", None)
     shapes = bench.shapes
     if getattr(config, "model_type", "") == "segformer" and options.head == "auto":
         points = list(range(1, len(shapes)))
-        settings = {"kind": "segformer", "points": points, "config": {name: getattr(config, name) for name in SEGFORMER}}
+        settings: dict[str, Any] = {"kind": "segformer", "points": points, "config": {name: getattr(config, name) for name in SEGFORMER}}
         upsample = max(1, round(size[0] / shapes[1][1]))
         return _own(bench, SegformerHead({**settings, **general, "upsample": upsample}))
     points, tokens = chosen(shapes)
@@ -179,7 +179,7 @@ def _own(bench: Workbench, head: SegformerHead) -> SegformerHead:
     stored = store.read_tensors(file) if file.is_file() else {}
     prefix = "decode_head."
     known = {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
-    names: dict[int, str] = getattr(bench.backbone.model.config, "id2label", {})
+    names: dict[int, str] = getattr(getattr(bench.backbone.model, "config", None), "id2label", {})
     own = dict(head.decoder.state_dict())
     place = {name: i for i, name in names.items()}
     for name, tensor in known.items():
