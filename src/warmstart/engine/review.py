@@ -101,12 +101,12 @@ def structured_errors(task: Any, modality: Modality, labels: Sequence[str], outc
     compact, values = outcome.probabilities[worst], [outcome.values[i] for i in worst]
     decoded = task.decode(compact, labels, values) if worst else []
     sure = task.confidence(compact) if hasattr(task, "confidence") else scores[worst]
-    figure = getattr(task, "figure", None)
+    figure, told = getattr(task, "figure", None), getattr(task, "told", str)
     return [
         ErrorCase(
             modality.show(value),
             outcome.truths[i],
-            answer if isinstance(answer, str) else str(answer)[:200],
+            told(answer)[:200],
             float(p),
             int(outcome.rows[i]),
             picture=modality.picture(value),

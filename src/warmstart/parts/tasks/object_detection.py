@@ -145,6 +145,11 @@ class Part:
             )
         return found
 
+    def told(self, answer: Sequence[dict[str, Any]]) -> str:
+        """An answer in short, as true boxes are told: ``2 cat, 1 dog``."""
+        counts = Counter(box["label"] for box in answer)
+        return ", ".join(f"{counts[name]} {name}" for name in sorted(counts)) or "nothing"
+
     def scores(self, compact: NDArray[Any], targets: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
         """(N,) average precision within each image; see ``average_precision.scores``."""
         return average_precision.scores(compact, list(targets))
