@@ -142,7 +142,12 @@ def _pretrain(
 @app.command("predict")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write .csv, .jsonl or .parquet instead of printing.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write .csv, .jsonl or .parquet, or a folder of masks.",
+)
 @recipe_flags("column", "skip_bad", "precision", "device")
 @click.option("--temperature", type=float, help="Writing: divides the logits; 0 takes the likeliest token. [default: 0.8]")
 @click.option("--top-k", type=int, help="Writing: draw among the likeliest K tokens.")

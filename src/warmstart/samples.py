@@ -146,8 +146,22 @@ def pictures_with_boxes() -> tuple[list[Input], list[Any]]:
     return values, [Boxes(names, corners[: len(names)], (20, 20)) for names in found]
 
 
+def pictures_with_masks() -> tuple[list[Input], list[Any]]:
+    """Four drawings with masks of one to three classes, and some void."""
+    import numpy as np
+    from PIL import Image
+
+    from warmstart.engine import masks
+
+    values: list[Input] = [(Image.fromarray(pixels),) for pixels, _ in drawings(4)]
+    cells = np.zeros((4, 20, 20), np.uint8)
+    cells[1:, 5:12], cells[2, 12:, :9], cells[3, 0] = 1, 2, 255
+    return values, [masks.read(each) for each in cells]
+
+
 TARGETS: dict[str, Callable[[], tuple[list[Input], list[Any]]]] = {
     "object_detection": pictures_with_boxes,
+    "semantic_segmentation": pictures_with_masks,
     "speech_recognition": lambda: ([(tone,) for tone in tones(5)], ["one two", "two", "three one", "one two", "four five six"]),
 }
 """Inputs and raw targets of the package's own structured tasks."""

@@ -142,7 +142,7 @@ def ladder_folder(adapted: Adapted) -> Path:
 def test_the_ladder_is_climbed_from_cheap_to_dear(ladder_folder: Path) -> None:
     report = json.loads((ladder_folder / "report.json").read_text())
     names = [rung["strategy"] for rung in report["ladder"]]
-    assert [name.partition(" ")[0] for name in names] == ["majority", "classic", "linear_probe", "tail", "tail", "lora", "full"]
+    assert [name.partition(" ")[0] for name in names] == ["majority", "classic", "linear_probe", "tail", "tail", "lora", "full", "soup"]
     scores = {rung["strategy"]: rung["score"] for rung in report["ladder"]}
     assert all(score is not None for score in scores.values())
     assert sum(rung["chosen"] for rung in report["ladder"]) == 1

@@ -26,7 +26,10 @@ class StructuredTask(Protocol):
     ``confidence(compact) -> (N,)``; ``speed(seconds, values) -> dict[str, Metric]``; ``figure(value, target, compact, labels) -> str``
     (HTML for the report, its texts escaped); ``check_pair(value, target)`` (why a usable input and a usable target do not belong together);
     ``pieces(value)`` with ``rejoined(compact, counts)`` (long inputs are answered piece by piece), and ``modality_options`` that a model is
-    asked with where the user gave no others; ``confusion(compact, targets, labels) -> (names, counts)``; and a model without a body, by
+    asked with where the user gave no others; ``confusion(compact, targets, labels) -> (names, counts)``;
+    ``load(values, folder=) -> list`` (raw targets of what stands in a table, before they are checked);
+    ``write(compact, labels, values, folder) -> list[dict]`` (answers as files, and what ``predict`` tells of each);
+    and a model without a body, by
     ``plan_classic``, ``fit_classic`` and ``load_classic``, whose predictor writes ``classic.json`` with ``{"task": name}``.
     """
 

@@ -41,7 +41,7 @@ def read(source: Any, *, skip_bad: bool) -> Table | None:
 
 def _read_file(path: Path, skip_bad: bool) -> Table | None:
     suffix = path.suffix.lower()
-    if suffix in TABLE_SUFFIXES and is_table_of_boxes(_header(path)):
+    if suffix in TABLE_SUFFIXES and is_table_of_boxes(header(path)):
         return grouped(read_table(path, skip_bad=skip_bad), path.parent, skip_bad=skip_bad)
     if suffix == ".json" and _looks_like_coco(path):
         return _read_coco(path, skip_bad)
@@ -55,7 +55,7 @@ def _read_file(path: Path, skip_bad: bool) -> Table | None:
 def _read_folder(folder: Path, skip_bad: bool) -> Table | None:
     """The one layout of boxes that a folder has, if any."""
     coco = [p for p in sorted(folder.glob("*.json")) if _looks_like_coco(p)]
-    tables = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in TABLE_SUFFIXES and is_table_of_boxes(_header(p))]
+    tables = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in TABLE_SUFFIXES and is_table_of_boxes(header(p))]
     if len(coco) + len(tables) > 1:
         names = ", ".join(p.name for p in [*coco, *tables])
         raise DataError(
@@ -84,7 +84,7 @@ def _refuse_splits(folder: Path) -> None:
             raise DataError(f"the folders in {below} are splits ({names})", "one of them to train on", f"give {train}, and --test {other}")
 
 
-def _header(path: Path) -> list[str]:
+def header(path: Path) -> list[str]:
     """The column names of a table, from its first bytes; empty where they cannot be told."""
     if path.suffix.lower() in (".csv", ".tsv"):
         try:

@@ -80,6 +80,9 @@ def read_examples(
     raw = list(zip(*(table.columns[columns[role]] for role in roles), strict=True))
     inputs = modality.load(raw, folder=sources.folder_of(table.source), body=body)
     targets = table.columns[columns["label"]] if "label" in columns else None
+    load = getattr(task, "load", None)
+    if targets is not None and load is not None:
+        targets = load(targets, folder=sources.folder_of(table.source))
     groups = table.columns[columns["group"]] if "group" in columns else None
     kept, left_out = _usable(table, modality, task, inputs, targets if labelled else None, groups, skip_bad=skip_bad)
     inferred = [role for role in columns if role not in given]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -176,12 +176,20 @@ def run(
     how = Course(**job.settings)
     if how.point:
         bench.require_cut(how.point)
-    net = _network(bench, train, how, job)
+    net = network_for(bench, train, how, job)
     if how.point:
         below = [p for p in net.head.points if p < how.point] if net.structured else None
         bench.prepare(np.concatenate([train, held]), how.point, below=below)
-    inner = plain_body(net)
-    prepare(inner)
+    prepare(plain_body(net))
+    if not job.pace.follow:
+        job.pace.after = after(bench, held)
+    trainable, note = learn(bench, net, train, job, groups=groups, how=how)
+    finish(plain_body(net))
+    return fitted(bench, Network(net.body, net.head), held, point=how.point, trainable=trainable, note=note, settings=job.settings)
+
+
+def learn(bench: Workbench, net: Network, train: NDArray[np.int64], job: Job, *, groups: Groups, how: Course) -> tuple[int, str]:
+    """The course itself: the contrastive phase where there is one, then cross entropy. Gives trainable parameters and a note."""
     moving = groups(net)
     trained_parameters = sum(p.numel() for g in moving for p in g.parameters)
     if how.contrastive and net.head is not None and len(np.unique(bench.targets[train])) > 1:
@@ -190,21 +198,28 @@ def run(
         states = training.pooled(bench, net, train, point=how.point)
         net.head = probe.fit_on(bench, states, train, points=net.head.points).head
     schedule = fit.Schedule(epochs=how.epochs, most=how.most, rows=how.rows)
-    if not job.pace.follow:
-        job.pace.after = len(held) * bench.mean_length * bench.forward_seconds() * SLACK + structured.answer_seconds(bench, len(held))
     everything = [*moving, master_weights.Group(tuple(_head(net)), getattr(net.head, "lr", how.head_lr), 0.0)]
     note = ""
     if how.epochs > 0:
         done = training.run(bench, net, rows=train, groups=everything, point=how.point, schedule=schedule, smoothing=how.smoothing, job=job)
         note = f"{done.steps} steps"
-    finish(inner)
-    net = Network(net.body, net.head)
-    held_logits = training.predict(bench, net, held, point=how.point) if len(held) else np.zeros((0, bench.n_classes), np.float32)
+    return trained_parameters + head_size(net), note
+
+
+def after(bench: Workbench, held: NDArray[np.int64]) -> float:
+    """Seconds that predicting the held rows takes, with what surrounds it."""
+    return len(held) * bench.mean_length * bench.forward_seconds() * SLACK + structured.answer_seconds(bench, len(held))
+
+
+def fitted(
+    bench: Workbench, net: Network, held: NDArray[np.int64], *, point: int, trainable: int, note: str, settings: Mapping[str, Any]
+) -> Fitted:
+    """A trained network as the result of a rung, with its predictions of the held rows."""
+    held_logits = training.predict(bench, net, held, point=point) if len(held) else np.zeros((0, bench.n_classes), np.float32)
     predictor = NetworkPredictor(
         net, bench.encoder, device=bench.device, precision=bench.precision, max_length=bench.max_length, task=bench.task
     )
-    trainable = trained_parameters + sum(p.numel() for p in _head(net))
-    return Fitted(predictor, held_logits, trainable, note, dict(job.settings))
+    return Fitted(predictor, held_logits, trainable, note, dict(settings))
 
 
 def blocks_from(net: Network, point: int) -> list[list[nn.Parameter]]:
@@ -214,7 +229,8 @@ def blocks_from(net: Network, point: int) -> list[list[nn.Parameter]]:
     return depth[: 1 + n_blocks - point] if n_blocks else depth
 
 
-def _network(bench: Workbench, train: NDArray[np.int64], how: Course, job: Job) -> Network:
+def network_for(bench: Workbench, train: NDArray[np.int64], how: Course, job: Job) -> Network:
+    """A copy of the backbone with the head that a course starts from."""
     body = copy.deepcopy(bench.backbone.model)
     if answers.is_structured(bench.task):
         return Network(body, structured.first_head(bench, train, how.head_epochs, job))
@@ -249,6 +265,11 @@ def _head(net: Network) -> list[nn.Parameter]:
         return list(net.head.parameters())
     inside = {id(p) for p in plain_body(net).parameters()}
     return [p for p in net.body.parameters() if id(p) not in inside]
+
+
+def head_size(net: Network) -> int:
+    """Parameters of the head."""
+    return sum(p.numel() for p in _head(net))
 
 
 def sequence(parameters: Sequence[Sequence[nn.Parameter]], *, lr: float, decay: float, weight_decay: float) -> list[master_weights.Group]:

@@ -232,7 +232,7 @@ class Ladder:
         job = self._job(step, name, fold, self._allowance(step, fold))
         fitted = step.strategy.fit(self.bench, self._learned(step.strategy, train), held, job)
         if self.single:
-            step.predictor = fitted.predictor
+            step.predictor = self.bench.fitted[step.label] = fitted.predictor
             fitted.predictor.save(self._folder(step) / "fitted", labels=self.bench.labels, temperature=1.0)
         numbers = {
             "seconds": time.perf_counter() - began,
@@ -298,7 +298,7 @@ class Ladder:
         if self.single:
             from warmstart.core import registry
 
-            step.predictor = registry.module("strategies", step.strategy.name).load(
+            step.predictor = self.bench.fitted[step.label] = registry.module("strategies", step.strategy.name).load(
                 self._folder(step) / "fitted",
                 modality=self.bench.modality,
                 device=self.bench.device,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from warmstart.core import registry
 from warmstart.core.card import Card
-from warmstart.core.errors import ColumnNotFound, DataError, NotAModel
+from warmstart.core.errors import BadOption, ColumnNotFound, DataError, NotAModel
 from warmstart.core.protocols import Input, Modality, Predictor, Task
 from warmstart.engine import answers, sources
 from warmstart.engine import device as devices
@@ -47,7 +47,9 @@ class Model:
         """The parts of one input, in order."""
         return [role for role in self.modality.roles if role in self.card.columns]
 
-    def predict(self, data: Any, *, column: dict[str, str] | None = None, skip_bad: bool = False) -> list[dict[str, Any]]:
+    def predict(
+        self, data: Any, *, column: dict[str, str] | None = None, skip_bad: bool = False, files: Path | str | None = None
+    ) -> list[dict[str, Any]]:
         """Label, its calibrated probability, and the calibrated probability of every class, for each row; of a structured task the
         ``prediction``, and where the task says so how sure it is.
 
@@ -56,17 +58,26 @@ class Model:
                 adapt`` reads: a file, a folder, a frame, a Dataset.
             column: Role to column, where it cannot be inferred.
             skip_bad: Leave out rows that cannot be used.
+            files: Folder for answers that are files, such as masks.
 
         Raises:
+            BadOption: ``files`` for a task whose answers are no files.
             DataError: A row cannot be used, and says which.
         """
-        return self.records(self.inputs(data, column=column, skip_bad=skip_bad))
+        inputs = self.inputs(data, column=column, skip_bad=skip_bad)
+        return self.records(inputs, files=None if files is None else Path(files))
 
-    def records(self, values: Sequence[Input], *, quiet: bool = True) -> list[dict[str, Any]]:
+    def records(self, values: Sequence[Input], *, quiet: bool = True, files: Path | None = None) -> list[dict[str, Any]]:
         """As ``predict``, for inputs that were read already."""
+        task: Any = self.task
+        if files is not None and not hasattr(task, "write"):
+            known = "a file for the answers: .csv, .jsonl or .parquet"
+            raise BadOption(f"the folder {files} for answers of {task.name}, which are no files", known, "name a file")
         probabilities = self.probabilities(values, quiet=quiet)
-        if answers.is_structured(self.task):
-            return self._structured(probabilities, values)
+        if answers.is_structured(task):
+            found = self._structured(probabilities, values)
+            written = task.write(probabilities, self.labels, values, files) if files is not None and values else [{}] * len(found)
+            return [record | more for record, more in zip(found, written, strict=True)]
         decided = self.task.decode(probabilities, self.labels)
         return [self._record(label, row) for label, row in zip(decided, probabilities, strict=True)]
 

@@ -44,7 +44,7 @@ def wanted(recipe: Recipe) -> list[tuple[Strategy, bool]]:
     if recipe.compatible == "transformers" and recipe.strategy != "auto" and "head" not in owned[recipe.strategy]:
         raise BadOption(
             f"{recipe.strategy} with --compatible transformers",
-            "a strategy with a native head: tail, lora or full",
+            "a strategy with a native head: tail, lora, full or soup",
             "choose one of them, or auto",
         )
     for key in given:

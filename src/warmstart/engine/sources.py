@@ -103,7 +103,8 @@ def sized(recipe: Recipe, source: Any, body: Path | None) -> tuple[Recipe, Any]:
         return recipe, source
     modality = registry.create("modalities", recipe.modality, options=own)
     table = opened(source if source is not None else recipe.data, modality, skip_bad=recipe.skip_bad)
-    asked = next((part for part in parts if any(part.matches(values) for values in table.columns.values())), None)
+    named = recipe.task != "auto"
+    asked = next((part for part in parts if named or any(part.matches(values) for values in table.columns.values())), None)
     size = asked.size(body) if asked is not None else ""
     options = {**recipe.options, "modality": {**own, "size": size}} if size else recipe.options
     return replace(recipe, options=options), table

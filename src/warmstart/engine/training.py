@@ -121,6 +121,7 @@ def run(
         logits = logits_of(bench, working, point)
 
         def loss_of(positions: NDArray[np.int64]) -> Tensor:
+            bench.check_time()
             targets, found = bench.targets[rows[positions]], logits(rows[positions]).float()
             if working.structured:
                 return answers.loss(bench.task, working.head, found, list(targets), smoothing)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warmstart.core.errors import BudgetTooSmall
+from warmstart.core.errors import BadOption, BudgetTooSmall
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import Report
 
@@ -136,6 +136,8 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
         if alone and failed:
             raise failed[0]
         reasons = "; ".join(f"{step.label}: {step.note}" for step in steps if step.note)
+        if recipe.backbone == "none" and answers.is_structured(ladder.bench.task):
+            raise BadOption(f"{ladder.bench.task.name} without a backbone ({reasons})", "a pre-trained body", "name one: --backbone FOLDER")
         raise BudgetTooSmall(f"no rung could be climbed ({reasons})", "time for at least one", "give more, for example --budget 5m")
     return _Climbed(steps, eligible, verdict, plan)
 

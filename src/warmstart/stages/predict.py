@@ -10,6 +10,9 @@ from typing import Any
 from warmstart.core.card import Card
 from warmstart.core.errors import BadOption
 
+RECORDS = "predictions.jsonl"
+"""In a folder for answers that are files."""
+
 
 def run(
     model: Path,
@@ -27,7 +30,8 @@ def run(
     Args:
         model: Folder that ``adapt`` wrote.
         data: A file or folder, ``-`` for standard input, or a list of sentences or of image files.
-        out: Where to write the records (.csv, .jsonl or .parquet); None: nowhere.
+        out: Where to write the records (.csv, .jsonl or .parquet), or a folder for answers that are files (masks), with the records in
+            ``predictions.jsonl``; None: nowhere.
         column: Role to column, where it cannot be inferred.
         skip_bad: Leave out rows that cannot be used.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
@@ -44,6 +48,8 @@ def run(
     from warmstart.engine import model as models
     from warmstart.engine import tables
 
+    files = out if out is not None and not out.suffix else None
+    out = files / RECORDS if files is not None else out
     if out is not None:
         tables.require_writable(out)
     loaded = models.load(model, device=device, precision=precision)
@@ -52,10 +58,10 @@ def run(
         for reason, count in rows.left_out.items():
             print(f"note: {count} rows of {rows.source} were left out: {reason}", file=sys.stderr)
         values = rows.inputs
-        records = [{"row": row, **found} for row, found in zip(rows.rows, loaded.records(values, quiet=quiet), strict=True)]
+        records = [{"row": row, **found} for row, found in zip(rows.rows, loaded.records(values, quiet=quiet, files=files), strict=True)]
     else:
         values = loaded.inputs(list(data), column=column, skip_bad=skip_bad)
-        records = loaded.records(values, quiet=quiet)
+        records = loaded.records(values, quiet=quiet, files=files)
     named = [loaded.modality.where(value) for value in values]
     records = [{**({"input": name} if name else {}), **record} for name, record in zip(named, records, strict=True)]
     if out is not None:

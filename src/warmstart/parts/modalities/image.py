@@ -11,7 +11,7 @@ import numpy as np
 
 from warmstart.core.errors import BadOption
 from warmstart.core.protocols import Encoded, Input
-from warmstart.engine import box_files, idx, images, media, preprocessing, store, variants
+from warmstart.engine import box_files, idx, images, mask_files, media, preprocessing, store, variants
 from warmstart.engine.augment import Augmentation
 from warmstart.engine.image_features import ImageFeatures
 from warmstart.engine.images import Picture
@@ -58,20 +58,20 @@ class Part:
         self._augmentation = Augmentation(crop="resized", smallest=options.smallest, flip=options.flip, jitter=options.jitter)
 
     def read(self, source: Any, *, skip_bad: bool) -> Table | None:
-        """A folder of images, an image file, an IDX file, a list of images, or images with boxes; None for anything else.
+        """A folder of images, an image file, an IDX file, a list of images, or images with boxes or masks; None for anything else.
 
         Raises:
             DataError: A folder of splits, or of no use; a wrong box.
-            FileUnreadable: A damaged IDX file, or one of boxes.
+            FileUnreadable: A damaged IDX file, or one of boxes or of names.
         """
         from warmstart.engine.draft import Table
 
         if isinstance(source, list | tuple) and source and all(images.is_image(v) and not isinstance(v, Mapping) for v in source):
             return Table({"image": list(source)}, list(range(1, len(source) + 1)), "the list")
-        with_boxes = box_files.read(source, skip_bad=skip_bad)
+        found = box_files.read(source, skip_bad=skip_bad) or mask_files.read(source, skip_bad=skip_bad)
         path = media.path_of(source)
-        if with_boxes is not None or path is None:
-            return with_boxes
+        if found is not None or path is None:
+            return found
         if path.is_dir():
             return media.read_folder(path, suffixes=images.SUFFIXES, role="image")
         if path.suffix.lower() in images.SUFFIXES and path.is_file():
