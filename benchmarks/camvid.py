@@ -30,7 +30,7 @@ from warmstart.engine import images, importing, preprocessing, store
 
 FOLDER = corpora.DATA / "camvid_small"
 WEIGHTS = corpora.DATA / "weights" / "mobilenet_v2_imagenet.fp16.safetensors"
-VOID = 11
+NAMES = "sky,building,pole,road,pavement,tree,sign,fence,car,pedestrian,cyclist,void"
 BATCH = 16
 
 
@@ -71,7 +71,7 @@ def measured(made: nn.Module, body: Path, photos: Sequence[Path]) -> None:
 def adapted(body: Path, place: Path, given: argparse.Namespace) -> dict[str, Any]:
     """The report of one ``adapt``."""
     command = [sys.executable, "-m", "warmstart", "adapt", FOLDER / "train", "--test", FOLDER / "test", "--task", "semantic-segmentation"]
-    command += ["--set", f"task.ignore={VOID}", "--backbone", body, "--budget", given.budget, "--strategy", given.strategy]
+    command += ["--set", f"task.names={NAMES}", "--backbone", body, "--budget", given.budget, "--strategy", given.strategy]
     command += ["--seed", given.seed, "--out", place / "model", "--json", "--quiet"]
     environment = {**os.environ, "WARMSTART_CACHE": str(place / "cache")}
     done = subprocess.run([str(part) for part in command], env=environment, check=True, stdout=subprocess.PIPE, text=True)

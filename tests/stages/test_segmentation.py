@@ -80,7 +80,7 @@ def test_a_decoder_on_frozen_maps(data: Path, model: Path, tmp_path: Path, capsy
     assert {"image_iou", "miou", "pixel_accuracy", "iou/sky", "iou/ground", "iou/box"} == set(metrics)
     assert metrics["miou"]["low"] <= metrics["miou"]["value"] <= metrics["miou"]["high"]
     assert metrics["miou"]["value"] > 0.6  # of a random body; the best constant answer has a third
-    assert Card.read(model).labels == ("box", "ground", "sky")
+    assert Card.read(model).labels == ("sky", "ground", "box")
     page = (model / "report.html").read_text()
     assert 'class="masks"' in page
     assert "iou of each class" in page
@@ -109,6 +109,7 @@ def test_predict_writes_masks(data: Path, model: Path, tmp_path: Path, capsys: p
     truth = tiny_masks.pictures(1, seed=1)[0][1]
     names = np.array(tiny_masks.NAMES)[np.where(truth == 255, 0, truth)]
     assert (np.array(labels)[cells] == names).mean() > 0.7
+    assert (cells == np.where(truth == 255, 0, truth)).mean() > 0.7  # with the numbers of the masks that were learnt from
     assert cli.main(["predict", str(model), str(data / "test"), "--out", str(out), "--quiet"]) == 2
     assert "is there already" in capsys.readouterr().err
 
@@ -156,7 +157,8 @@ def test_wrong_input_is_named(data: Path, resnet: Path, tmp_path: Path, capsys: 
     Image.new("L", (10, 40)).save(folder / "masks" / "0-003.png")
     assert "0-003.png: a mask of another form than its image" in fails(folder, "--task", "semantic-segmentation")
     (folder / "masks" / "0-003.png").write_bytes(b"nothing")
-    assert "0-003.png: a mask that is no PNG" in fails(folder, "--task", "semantic-segmentation")
+    assert "masks/0-003.png: a mask that is no PNG" in fails(folder, "--task", "semantic-segmentation")
+    assert "masks/0-003.png: a mask that is no PNG" in fails(folder)
     for path in (folder / "masks").iterdir():
         Image.fromarray(np.full((48, 64), 255, np.uint8)).save(path)
     assert "nothing but void" in fails(folder)
@@ -166,13 +168,17 @@ def test_wrong_input_is_named(data: Path, resnet: Path, tmp_path: Path, capsys: 
 def test_bad_rows_are_left_out_and_unknown_classes_told(data: Path, tmp_path: Path) -> None:
     folder = tiny_masks.write(tmp_path / "data", 12)
     (folder / "masks" / "0-003.png").write_bytes(b"nothing")
+    with Image.open(folder / "masks" / "0-004.png") as mask:
+        mask.resize((128, 96), Image.Resampling.NEAREST).save(folder / "masks" / "0-004.png")
     report = warmstart.adapt(str(folder), backbone="none", strategy="majority", out=str(tmp_path / "model"), skip_bad=True)
     assert report.task.name == "semantic_segmentation"
+    warnings = json.loads((tmp_path / "model" / "report.json").read_text())["warnings"]
+    assert "1 masks have another size than their image, and were fitted to it" in warnings
     other = tiny_masks.write(tmp_path / "other", 3, names=False)
     (other / "classes.txt").write_text("sky\nground\ntree\n")
     assert cli.main(["evaluate", str(tmp_path / "model"), str(other), "--out", str(tmp_path / "report"), "--quiet"]) == 0
     told = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert any("'tree'" in warning for warning in told["warnings"])
+    assert any("pixels of the class 'tree', which" in warning for warning in told["warnings"])
 
 
 def test_a_table_named_by_hand(data: Path, tmp_path: Path) -> None:
@@ -182,4 +188,4 @@ def test_a_table_named_by_hand(data: Path, tmp_path: Path) -> None:
     given = ["adapt", str(folder / "rows.csv"), "--column", "label=truth", "--column", "image=image", "--task", "semantic-segmentation"]
     names = ["--set", "task.names=sky,ground,box"]
     assert cli.main([*given, *names, "--backbone", "none", "--strategy", "majority", "--out", str(tmp_path / "model"), "--quiet"]) == 0
-    assert Card.read(tmp_path / "model").labels == ("box", "ground", "sky")
+    assert Card.read(tmp_path / "model").labels == ("sky", "ground", "box")

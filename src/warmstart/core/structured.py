@@ -25,6 +25,7 @@ class StructuredTask(Protocol):
     ``epochs(n_train)`` and ``head_epochs(n_train)`` (passes over the training rows with the body, and of a head alone);
     ``confidence(compact) -> (N,)``; ``speed(seconds, values) -> dict[str, Metric]``; ``figure(value, target, compact, labels) -> str``
     (HTML for the report, its texts escaped); ``check_pair(value, target)`` (why a usable input and a usable target do not belong together);
+    ``pair_notes(values, targets)`` (what is odd of pairs that are used);
     ``pieces(value)`` with ``rejoined(compact, counts)`` (long inputs are answered piece by piece), and ``modality_options`` that a model is
     asked with where the user gave no others; ``confusion(compact, targets, labels) -> (names, counts)``;
     ``load(values, folder=) -> list`` (raw targets of what stands in a table, before they are checked);
@@ -47,7 +48,7 @@ class StructuredTask(Protocol):
         ...
 
     def labels(self, values: Sequence[Any]) -> tuple[str, ...]:
-        """What targets are made of, sorted: classes of boxes or cells, characters."""
+        """What targets are made of, in an order of their own: classes of boxes or cells, characters."""
         ...
 
     def encode(self, values: Sequence[Any], labels: Sequence[str]) -> NDArray[Any]:

@@ -160,9 +160,9 @@ def _usable(rows: Examples, task: Task, recipe: Recipe) -> Examples:
         return rows
     if not recipe.skip_bad:
         i, problem = bad[0]
-        raise DataError(
-            f"{rows.source}, row {rows.rows[i]}: {problem}", "a label in every row", "correct it, or leave such rows out with --skip-bad"
-        )
+        name = getattr((rows.targets or [])[i], "name", "")
+        given = f"{rows.source}, row {rows.rows[i]}: {f'{name}: ' if name else ''}{problem}"
+        raise DataError(given, "a label in every row", "correct it, or leave such rows out with --skip-bad")
     kept = _take(rows, np.array([i for i, problem in enumerate(problems) if problem is None], dtype=np.int64))
     return replace(kept, left_out=dict(Counter(rows.left_out) + Counter(problem for _, problem in bad)))
 
@@ -193,6 +193,8 @@ def _take(rows: Examples, chosen: NDArray[np.int64]) -> Examples:
 
 def _warnings(train: Examples, test: Examples | None, task: Task, labels: Sequence[str]) -> list[str]:
     found = [f"{count} rows of {train.source} were left out: {reason}" for reason, count in train.left_out.items()]
+    if hasattr(task, "pair_notes"):
+        found += [note for rows in (train, test) if rows is not None for note in task.pair_notes(rows.inputs, rows.targets or [])]
     coded = task.encode(train.targets or [], labels)
     single: list[str] = []
     if not answers.is_structured(task):

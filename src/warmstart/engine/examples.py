@@ -218,7 +218,8 @@ def _usable(
         if reason is None:
             kept.append(i)
             continue
-        where = modality.where(value)
+        bad_target = getattr(targets[i], "name", "") if targets is not None and modality.check(value) is None else ""
+        where = bad_target or modality.where(value)
         first_bad = first_bad or f"{table.source}, {table.unit} {table.rows[i]}: {where and f'{where}: '}{reason}"
         reasons[reason] += 1
     if reasons and (not skip_bad or not kept):

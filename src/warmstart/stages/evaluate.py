@@ -62,8 +62,8 @@ def run(
         )
     found = outcome.on_test(loaded, rows.inputs, targets, rows.targets or [], rows.rows, name=f"rows of {rows.source}", quiet=quiet)
     warnings = [f"{count} rows were left out: {reason}" for reason, count in rows.left_out.items()]
-    what = getattr(task, "unknown_name", "the label")
-    warnings += [f"{count} rows carry {what} {label!r}, which the model does not know" for label, count in unknown.items()]
+    what = getattr(task, "unknown_name", "rows carry the label")
+    warnings += [f"{count} {what} {label!r}, which the model does not know" for label, count in unknown.items()]
     where = devices.resolve(device)
     report = Report(
         verb="evaluate",

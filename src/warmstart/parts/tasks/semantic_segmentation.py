@@ -91,13 +91,24 @@ class Part:
         """Why a mask cannot be that of its image."""
         return None if masks.fits(target, value[0].size) else "a mask of another form than its image"
 
+    def pair_notes(self, values: Sequence[Input], targets: Sequence[Mask]) -> list[str]:
+        """How many masks are larger or smaller than their images."""
+        count = sum(target.size != tuple(value[0].size) for value, target in zip(values, targets, strict=True))
+        return [f"{count} masks have another size than their image, and were fitted to it"] if count else []
+
     def labels(self, values: Sequence[Any]) -> tuple[str, ...]:
-        """The names of the classes that occur, sorted.
+        """The names of the classes that occur, in the order of their numbers, colours after them.
 
         Raises:
             DataError: There are fewer than two, or too many.
         """
-        found = {name for mask in values for v in mask.values if (name := self._class(mask, v)) is not None}
+        found: dict[str, tuple[bool, int, str]] = {}
+        for mask in values:
+            for v in mask.values:
+                name = self._class(mask, v)
+                if name is not None:
+                    place = (not v.isdecimal(), int(v) if v.isdecimal() else 0, v)
+                    found[name] = min(place, found.get(name, place))
         if len(found) < 2:
             ignored = sorted({v for mask in values for v in mask.values if self._class(mask, v) is None})[:3]
             hint = f", and {', '.join(ignored)} is left out as void" if ignored else ""
@@ -105,7 +116,7 @@ class Part:
             raise DataError(f"only one class {next(iter(found), '')!r} in {len(values)} masks{hint}", "at least two classes", do)
         if len(found) > masks.MOST_CLASSES:
             raise DataError(f"{len(found)} classes in {len(values)} masks", f"at most {masks.MOST_CLASSES}", "check that these are masks")
-        return tuple(sorted(found))
+        return tuple(sorted(found, key=lambda name: found[name]))
 
     def encode(self, values: Sequence[Any], labels: Sequence[str]) -> NDArray[Any]:
         """(N,) maps (H, W) of classes, with ``masks.VOID`` and ``masks.UNKNOWN``."""
