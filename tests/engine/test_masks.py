@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -85,12 +86,7 @@ def test_broken_masks_are_told_apart(name: str, content: bytes | str | None, pro
         Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
     elif isinstance(content, bytes):
         path.write_bytes(content)
-    with pytest.MonkeyPatch.context():
-        found = masks.read(str(path))
-    assert found.problem
-    import re
-
-    assert re.search(problem, found.problem)
+    assert re.search(problem, masks.read(str(path)).problem)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +120,14 @@ def test_folders_without_masks_are_not_ours_and_splits_are_refused(tmp_path: Pat
         tiny_masks.write(tmp_path / "data", 2, images=split, masks=f"{split}annot")
     with pytest.raises(DataError, match=r"are splits \(train, val\).*--test"):
         mask_files.read(str(tmp_path / "data"), skip_bad=False)
+
+
+def test_masks_without_images_of_their_name(tmp_path: Path) -> None:
+    tiny_masks.write(tmp_path, 2)
+    for path in (tmp_path / "masks").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="is named like an image"):
+        mask_files.read(str(tmp_path), skip_bad=False)
 
 
 def test_tables_and_frames_with_two_columns(tmp_path: Path) -> None:

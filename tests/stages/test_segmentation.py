@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,8 @@ def test_a_decoder_on_frozen_maps(data: Path, model: Path, tmp_path: Path, capsy
     assert metrics["miou"]["low"] <= metrics["miou"]["value"] <= metrics["miou"]["high"]
     assert metrics["miou"]["value"] > 0.6  # of a random body; the best constant answer has a third
     assert Card.read(model).labels == ("sky", "ground", "box")
+    assert len(report["errors"]) == 16  # the twelve worst, and four others
+    assert re.fullmatch(r"[a-z]+ \d+ %, .*", report["errors"][0]["predicted"])
     page = (model / "report.html").read_text()
     assert 'class="masks"' in page
     assert "iou of each class" in page

@@ -28,6 +28,7 @@ class StructuredTask(Protocol):
     ``pair_notes(values, targets)`` (what is odd of pairs that are used);
     ``pieces(value)`` with ``rejoined(compact, counts)`` (long inputs are answered piece by piece), and ``modality_options`` that a model is
     asked with where the user gave no others; ``confusion(compact, targets, labels) -> (names, counts)``;
+    ``typical`` (how many middling answers the report shows after the worst);
     ``load(values, folder=) -> list`` (raw targets of what stands in a table, before they are checked);
     ``write(compact, labels, values, folder) -> list[dict]`` (answers as files, and what ``predict`` tells of each);
     and a model without a body, by

@@ -22,6 +22,7 @@ COLUMNS = ("mask", "masks", "segmentation_mask", "mask_path", "mask_file")
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 MASK_FOLDERS = ("masks", "mask", "annotations", "annotation", "segmentationclass", "labels", "annot")
+SURE_FOLDERS = ("masks", "mask", "segmentationclass")
 BESIDE = ("annot", "_annot", "_masks", "masks", "_mask", "mask", "_labels", "labels")
 """What the folder of masks beside one of images is called: ``trainannot`` beside ``train``."""
 
@@ -115,8 +116,18 @@ def _colour(parts: Sequence[str]) -> str:
 
 
 def _pair(folder: Path) -> tuple[Path, Path] | None:
-    """The folders of images and of masks that ``folder`` means; None where it means none."""
-    return next(((i, m) for i, m in _candidates(folder) if m.is_dir() and _masks_of(i, m)), None)
+    """The folders of images and of masks that ``folder`` means; None where it means none.
+
+    Raises:
+        DataError: There are both, but no mask has the name of an image.
+    """
+    known = [(i, m) for i, m in _candidates(folder) if m.is_dir()]
+    found = next(((i, m) for i, m in known if _masks_of(i, m)), None)
+    lonely = [(i, m) for i, m in known if m.name.lower() in SURE_FOLDERS and _images(i)]
+    if found is None and lonely:
+        given = f"no mask in {lonely[0][1]} is named like an image in {lonely[0][0]}"
+        raise DataError(given, "a mask of the same name for each image, such as a.jpg and a.png", "put them there, or rename them")
+    return found
 
 
 def _candidates(folder: Path) -> Iterator[tuple[Path, Path]]:

@@ -95,9 +95,13 @@ def errors(
 
 
 def structured_errors(task: Any, modality: Modality, labels: Sequence[str], outcome: Any) -> list[ErrorCase]:
-    """The worst answers of a structured task, with the figure that the task draws of each, where it does."""
+    """The worst answers of a structured task, with the figure that the task draws of each, where it does; then ``task.typical`` of those
+    in the middle, where it asks for some."""
     scores = task.scores(outcome.probabilities, outcome.targets)
-    worst = [int(i) for i in np.argsort(scores, kind="stable")[:ERRORS] if scores[i] < 1]
+    ranked = [int(i) for i in np.argsort(scores, kind="stable") if scores[i] < 1]
+    worst, typical = ranked[:ERRORS], getattr(task, "typical", 0)
+    middle = max(ERRORS, len(ranked) // 2 - typical // 2)
+    worst += ranked[middle : middle + typical]
     compact, values = outcome.probabilities[worst], [outcome.values[i] for i in worst]
     decoded = task.decode(compact, labels, values) if worst else []
     sure = task.confidence(compact) if hasattr(task, "confidence") else scores[worst]

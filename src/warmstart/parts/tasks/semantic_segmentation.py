@@ -57,6 +57,7 @@ class Part:
     unknown_name = "pixels of the class"
     rows = 8
     """Images of a training batch."""
+    typical = 4
 
     def __init__(self, options: Options) -> None:
         wrong = options.width < 8 or options.width % 8 or options.depth < 0 or not 0 <= options.balance <= 1
@@ -200,6 +201,10 @@ class Part:
         from warmstart.engine import mask_figures
 
         return [{"mask": path} for path in mask_figures.write(compact, labels, values, folder)]
+
+    def told(self, answer: Mapping[str, Any]) -> str:
+        """An answer in short, as masks are told: ``road 41 %, sky 20 %``."""
+        return ", ".join(f"{name} {100 * share:.0f} %" for name, share in list(answer["classes"].items())[:6])
 
     def scores(self, compact: NDArray[Any], targets: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
         """(N,) intersection over union within each image, averaged over its classes."""
