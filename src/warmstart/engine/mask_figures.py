@@ -16,7 +16,7 @@ from warmstart.engine import images
 from warmstart.engine.images import Picture
 from warmstart.engine.masks import Cells, palette, resized
 
-SIDE = 250
+SIDE = 208
 """Longer side of each picture in a report, in pixels: 8 to 15 kB."""
 
 OPACITY = 0.6

@@ -33,6 +33,8 @@ MOST_WEIGHT = 10.0
 
 SEGFORMER = ("hidden_sizes", "decoder_hidden_size", "num_encoder_blocks", "classifier_dropout_prob", "reshape_last_stage")
 
+STORED = "decode_head."
+
 
 class Options(Protocol):
     """What of the task's options decides a head."""
@@ -167,9 +169,9 @@ def class_weights(targets: Sequence[NDArray[np.uint8]], classes: int, balance: f
     counts = np.zeros(classes)
     for target in targets:
         counts += np.bincount(target.ravel(), minlength=256)[:classes]
-    shares = np.maximum(counts, 1) / max(1.0, counts.sum())
-    weights = shares**-balance
-    weights = np.minimum(weights / (weights * shares).sum(), MOST_WEIGHT)
+    total = max(1.0, counts.sum())
+    weights = (np.maximum(counts, 1) / total) ** -balance
+    weights = np.minimum(weights / (weights * counts / total).sum(), MOST_WEIGHT)
     return [round(float(w), 4) for w in weights]
 
 
@@ -177,8 +179,8 @@ def _own(bench: Workbench, head: SegformerHead) -> SegformerHead:
     """The head with the weights of the folder; of its classes those that are known by name there."""
     file = bench.backbone.folder / "model.safetensors"
     stored = store.read_tensors(file) if file.is_file() else {}
-    prefix = "decode_head."
-    known = {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
+    known = {name.removeprefix(STORED): tensor for name, tensor in stored.items() if name.startswith(STORED)}
+    known = {name.replace("linear_c.", "linear_projections."): tensor for name, tensor in known.items()}  # files keep the older name
     names: dict[int, str] = getattr(getattr(bench.backbone.model, "config", None), "id2label", {})
     own = dict(head.decoder.state_dict())
     place = {name: i for i, name in names.items()}
