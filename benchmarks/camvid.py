@@ -3,8 +3,8 @@
     python benchmarks/camvid.py --budget 3m
 
 Reads ``camvid_small`` (``train``, ``trainannot``, ``test``, ``testannot``) and the weights beside it. The untrained body has the same
-configuration and random convolutions, and climbs the same rungs, so that it may be trained as a whole. As nothing moves the statistics of a
-body's batch norms during ``adapt``, they are first measured on the training images: without that its states would fade to nothing.
+configuration and random convolutions, and climbs the same rungs; ``--strategy full`` trains it as a whole. As nothing moves the statistics
+of a body's batch norms during ``adapt``, they are first measured on the training images: without that its states would fade to nothing.
 Each adapt is a whole command with an empty activation store. Prints a table, and with ``--json`` a line for each body.
 """
 
@@ -89,6 +89,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", default="3m")
     parser.add_argument("--strategy", default="auto")
+    parser.add_argument("--only", choices=["ImageNet", "untrained"], help="measure one of the two")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -99,6 +100,8 @@ def main() -> int:
         photos = sorted((FOLDER / "train").glob("*.jpg"))
         bodies = {"ImageNet": body, "untrained": untrained(body, place / "untrained", photos=photos, seed=given.seed)}
         for name, one in bodies.items():
+            if given.only not in (None, name):
+                continue
             report = adapted(one, place / name, given)
             if given.json:
                 print(json.dumps({"body": name, **report}), flush=True)

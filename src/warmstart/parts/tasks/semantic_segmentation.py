@@ -40,7 +40,7 @@ class Options:
     balance: float = 0.25
     """weight of rare classes in the loss: 0 none, 1 each class as much as any other"""
     epochs: float | None = None
-    """passes over the training images; none: about 1,000 batches of eight, within 8 to 40 passes"""
+    """passes over the training images; none: about 400 batches of eight, within 8 to 40 passes"""
 
 
 class Part:
@@ -152,7 +152,7 @@ class Part:
 
     def head_epochs(self, n_train: int) -> float:
         """Passes over the training images for a decoder alone."""
-        return self.options.epochs or float(np.clip(1000 * self.rows / max(1, n_train), 8, 40))
+        return self.options.epochs or float(np.clip(400 * self.rows / max(1, n_train), 8, 40))
 
     def epochs(self, n_train: int) -> float:
         """Passes over the training images for the body too."""
