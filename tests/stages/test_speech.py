@@ -150,3 +150,11 @@ def test_recordings_that_do_not_fit_their_transcript(data, tmp_path, capsys, sec
     for task in ([], ["--task", "speech-recognition"]):
         assert _run("adapt", data / "odd.csv", "--out", tmp_path / "m", "--strategy", "majority", *task) == 2
         assert wanted in capsys.readouterr().err
+
+
+def test_text_has_no_speech(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("text,transcript\n" + "".join(f"a sentence {i},said {i}\n" for i in range(9)))
+    assert _run("adapt", tmp_path / "t.csv", "--out", tmp_path / "m", "--task", "speech-recognition", "--strategy", "majority") == 2
+    said = capsys.readouterr().err.strip()
+    assert "--task speech_recognition for text" in said
+    assert len(said.splitlines()) == 1

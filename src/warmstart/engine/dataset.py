@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.core import registry
-from warmstart.core.errors import DataError
+from warmstart.core.errors import BadOption, DataError
 from warmstart.core.protocols import Modality, Task
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import DataSummary
@@ -54,6 +54,10 @@ def read(recipe: Recipe, data: Any = None, test: Any = None, *, body: Path | Non
     modality: Modality = registry.create("modalities", recipe.modality, options=recipe.options.get("modality"))
     task = None if recipe.task == "auto" else registry.create("tasks", recipe.task, options=recipe.options.get("task"))
     given = dict(recipe.column)
+    if task is not None and answers.is_structured(task) and answers.structured(task).modality != modality.name:
+        wanted = answers.structured(task).modality
+        given_task = f"--task {task.name} for {modality.name}"
+        raise BadOption(given_task, f"data of the modality {wanted}", f"give a column of {wanted} files, or leave --task out")
 
     def rows_of(source: Any, columns: Mapping[str, str], asked: Task | None) -> Examples:
         return examples.read_examples(
