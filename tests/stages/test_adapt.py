@@ -358,7 +358,7 @@ WRONG = [
     ("fine", ["--set", "strategy.epoch=1"], "BadOption", "epochs"),
     ("fine", ["--strategy", "tail", "--set", "strategy.blocks=9"], "BadOption", "1 to 3"),
     ("fine", ["--strategy", "linear_probe", "--set", "strategy.layers=9"], "BadOption", "0 to 3"),
-    ("fine", ["--strategy", "classic", "--compatible", "transformers"], "BadOption", "tail, lora or full"),
+    ("fine", ["--strategy", "classic", "--compatible", "transformers"], "BadOption", "tail, lora, full or soup"),
     ("fine", ["--backbone", "./none"], "BackboneNotFound", "./none"),
     ("fine", ["--device", "tpu"], "BadOption", "cpu"),
     ("fine", ["--test", "none.csv"], "FileNotFound", "none.csv"),
