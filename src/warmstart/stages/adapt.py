@@ -125,7 +125,9 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
     candidates = rungs.expand([s for s in strategies if s[0].serve_cost < 1], ladder.bench, alone=alone)
     # Without a body a structured task learns for long, too; with one, most of the time is for what starts from it.
     share = CLASSIC_SHARE if answers.is_structured(ladder.bench.task) and any(s.serve_cost >= 1 for s, _ in strategies) else 1.0
+    ladder.reserved = max(0.0, ladder.left()) * (1 - share) if ladder.follow is None and share < 1 else 0.0
     steps = [ladder.climb(rung.label, rung.strategy, seconds=ladder.left() * share) for rung in candidates]
+    ladder.reserved = 0.0
     bodies = rungs.expand([s for s in strategies if s[0].serve_cost >= 1], ladder.bench, alone=alone)
     verdict, plan, bodies = _go_on(recipe, ladder, bodies)
     above = _climb_bodies(recipe, ladder, bodies, steps)
