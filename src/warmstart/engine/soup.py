@@ -59,7 +59,8 @@ def plan(
     if chosen < (courses or LEAST):
         return None
     settings = {**one.settings, "courses": chosen, "most_courses": courses or MOST, "starter": starter}
-    return Plan(settings, max(1, chosen - bool(starter)) * one.seconds)
+    free = bool(starter) or (math.isinf(seconds) and courses is None)  # before the climb: the starter will have been climbed by then
+    return Plan(settings, max(1, chosen - free) * one.seconds)
 
 
 def run(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job, *, groups: Groups) -> Fitted:
