@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from warmstart.core.errors import CutRefused
-from warmstart.engine import answers, bodies, contrast, cut, fit, master_weights, probe, store, structured, training
+from warmstart.engine import answers, bodies, contrast, cut, fit, master_weights, predictor, probe, store, structured, training
 from warmstart.engine.job import Fitted, Job, Plan
 from warmstart.engine.network import Network, groups_by_depth
-from warmstart.engine.predictor import NetworkPredictor
 from warmstart.engine.seeds import seeded
 from warmstart.engine.workbench import Workbench
 
@@ -216,10 +215,7 @@ def fitted(
 ) -> Fitted:
     """A trained network as the result of a rung, with its predictions of the held rows."""
     held_logits = training.predict(bench, net, held, point=point) if len(held) else np.zeros((0, bench.n_classes), np.float32)
-    predictor = NetworkPredictor(
-        net, bench.encoder, device=bench.device, precision=bench.precision, max_length=bench.max_length, task=bench.task
-    )
-    return Fitted(predictor, held_logits, trainable, note, dict(settings))
+    return Fitted(predictor.of(bench, net), held_logits, trainable, note, dict(settings))
 
 
 def blocks_from(net: Network, point: int) -> list[list[nn.Parameter]]:
@@ -270,6 +266,11 @@ def _head(net: Network) -> list[nn.Parameter]:
 def head_size(net: Network) -> int:
     """Parameters of the head."""
     return sum(p.numel() for p in _head(net))
+
+
+def whole_body(net: Network, *, lr: float, decay: float, weight_decay: float) -> list[master_weights.Group]:
+    """Every parameter of the body, ``decay`` times as fast from each block to the one below it."""
+    return sequence(groups_by_depth(plain_body(net), plain_trunk(net)), lr=lr, decay=decay, weight_decay=weight_decay)
 
 
 def sequence(parameters: Sequence[Sequence[nn.Parameter]], *, lr: float, decay: float, weight_decay: float) -> list[master_weights.Group]:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from warmstart.core import registry
 from warmstart.core.protocols import Encoder, Input, Modality
 from warmstart.engine import answers, batches, packed, store
 from warmstart.engine.network import Network, PooledHead
+
+if TYPE_CHECKING:
+    from warmstart.engine.workbench import Workbench
 
 HEAD = "head.safetensors"
 STRUCTURE = "head.json"
@@ -82,6 +85,13 @@ class NetworkPredictor:
                 if self.network.head is not None:
                     save_head(self.network.head, folder)
         self.encoder.save(folder)
+
+
+def of(bench: Workbench, network: Network) -> NetworkPredictor:
+    """A network of a bench's body as what is saved and asked."""
+    return NetworkPredictor(
+        network, bench.encoder, device=bench.device, precision=bench.precision, max_length=bench.max_length, task=bench.task
+    )
 
 
 def load(folder: Path, *, modality: Modality, device: torch.device, precision: torch.dtype, max_length: int) -> NetworkPredictor:

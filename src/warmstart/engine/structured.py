@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.engine import batches, cut, fit, master_weights, network
+from warmstart.engine import batches, cut, fit, master_weights, network, predictor
 from warmstart.engine.answers import compact, joined, loss
 from warmstart.engine.answers import structured as structured_task
 from warmstart.engine.clock import Pace
 from warmstart.engine.job import Fitted, Job, Plan
 from warmstart.engine.network import Network
-from warmstart.engine.predictor import NetworkPredictor, in_precision
+from warmstart.engine.predictor import in_precision
 from warmstart.engine.seeds import seeded
 from warmstart.engine.workbench import Workbench
 
@@ -192,14 +192,7 @@ def probe(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], j
         bench.prepare_states(held, head.points)
     reader = Network(bench.backbone.frozen, head)
     found = answers(bench, reader, from_store(bench, reader), held)
-    return Fitted(predictor(bench, net), found, count(head), note, dict(job.settings))
-
-
-def predictor(bench: Workbench, net: Network) -> NetworkPredictor:
-    """The network as what is saved and asked."""
-    return NetworkPredictor(
-        net, bench.encoder, device=bench.device, precision=bench.precision, max_length=bench.max_length, task=bench.task
-    )
+    return Fitted(predictor.of(bench, net), found, count(head), note, dict(job.settings))
 
 
 def count(head: nn.Module) -> int:

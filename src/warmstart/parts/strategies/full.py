@@ -56,11 +56,10 @@ class Part:
         return finetune.plan(bench, wanted, train=train, held=held, seconds=seconds, cost=1.15)
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
-        from warmstart.engine import finetune, network
+        from warmstart.engine import finetune
 
         def groups(net: Any) -> Any:
-            every = network.groups_by_depth(finetune.plain_body(net), finetune.plain_trunk(net))
-            return finetune.sequence(every, lr=self.options.lr, decay=self.options.decay, weight_decay=self.options.weight_decay)
+            return finetune.whole_body(net, lr=self.options.lr, decay=self.options.decay, weight_decay=self.options.weight_decay)
 
         return finetune.run(bench, train, held, job, prepare=finetune.nothing, groups=groups, finish=finetune.nothing)
 

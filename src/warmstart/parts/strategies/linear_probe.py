@@ -77,10 +77,9 @@ class Part:
 
         import numpy as np
 
-        from warmstart.engine import answers, probe, structured
+        from warmstart.engine import answers, predictor, probe, structured
         from warmstart.engine.job import Fitted
         from warmstart.engine.network import Network
-        from warmstart.engine.predictor import NetworkPredictor
 
         if answers.is_structured(bench.task):
             return structured.probe(bench, train, held, job)
@@ -92,10 +91,9 @@ class Part:
         bench.measured["probe"] = (time.perf_counter() - began) / size
         held_logits = found.head(features[len(train) :].to(bench.device)).detach().cpu().numpy()
         network = Network(bench.backbone.model, found.head)
-        predictor = NetworkPredictor(network, bench.encoder, device=bench.device, precision=bench.precision, max_length=bench.max_length)
         trainable = found.head.weight.numel() + found.head.bias.numel()
         note = f"layers {','.join(map(str, found.points))}, strength {found.strength:.0e}, {len(train)} rows"
-        return Fitted(predictor, held_logits, trainable, note, dict(job.settings))
+        return Fitted(predictor.of(bench, network), held_logits, trainable, note, dict(job.settings))
 
 
 def load(folder: Path, *, modality: Modality, device: torch.device, precision: torch.dtype, max_length: int) -> Predictor:

@@ -80,11 +80,10 @@ class Part:
         return soup.plan(bench, wanted, train=train, held=held, seconds=seconds, cost=1.15, courses=self.options.courses)
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
-        from warmstart.engine import finetune, network, soup
+        from warmstart.engine import finetune, soup
 
         def groups(net: Any) -> Any:
-            every = network.groups_by_depth(finetune.plain_body(net), finetune.plain_trunk(net))
-            return finetune.sequence(every, lr=self.options.lr, decay=self.options.decay, weight_decay=self.options.weight_decay)
+            return finetune.whole_body(net, lr=self.options.lr, decay=self.options.decay, weight_decay=self.options.weight_decay)
 
         return soup.run(bench, train, held, job, groups=groups)
 
