@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,17 +23,3 @@ def patterns(n: int, *, kinds: int = 6, side: int = 8, noise: float = 0.3, seed:
     which = random.integers(0, kinds, n)
     turned = random.random((n, side, side)) < noise
     return ((known[which] ^ turned) * 255).astype(np.uint8), which
-
-
-def gains(codes: Sequence[NDArray[np.float32]], labels: NDArray[np.int64], *, per_class: int = 2, draws: int = 10) -> list[float]:
-    """By how much a linear classifier on few labels is more often right on the second codes (N, D) than on the first, for each draw."""
-    from sklearn.linear_model import LogisticRegression
-
-    found = []
-    for draw in range(draws):
-        order = np.random.default_rng(draw).permutation(len(labels))
-        train = np.concatenate([order[labels[order] == label][:per_class] for label in np.unique(labels)])
-        test = np.setdiff1d(order, train)
-        first, second = (LogisticRegression(max_iter=500).fit(x[train], labels[train]).score(x[test], labels[test]) for x in codes)
-        found.append(second - first)
-    return found

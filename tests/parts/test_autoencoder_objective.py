@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_bars import bars, gains, patterns
+from tiny_bars import bars, patterns
+from tiny_worth import gains
 from warmstart.core import registry
 from warmstart.core.errors import BadOption, BudgetTooSmall
 from warmstart.engine import loop, statistics, store

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from tiny_models import tiny_model
+from tiny_worth import gains, text_states
 from warmstart.core import registry
 from warmstart.core.errors import BackboneNotFound, BadOption, BudgetTooSmall, DataError
-from warmstart.engine import loop, masked_model, store, vocabulary
+from warmstart.engine import loop, masked_model, statistics, store, vocabulary
 from warmstart.engine.corpus import Texts
 from warmstart.engine.learner import Setting
 from warmstart.engine.masked_model import MaskedModel
-from warmstart.testing import WORDS, check_objective
+from warmstart.testing import WORDS, check_objective, rows
 
 SMALL = {"width": 32, "depth": 2, "heads": 2, "context": 32, "batch": 512, "at_once": 256, "steps": 12}
 
@@ -228,30 +229,12 @@ def test_what_cannot_be_learned_from_is_said(corpus: Path, tmp_path: Path) -> No
 
 def test_a_pretrained_body_is_worth_more_than_the_same_at_random(corpus: Path, tmp_path: Path) -> None:
     """Four labels a class, ten draws, a linear classifier on the mean of the states: does the pre-trained body tell the subjects apart?"""
-    from sklearn.linear_model import LogisticRegression
-    from transformers import AutoTokenizer
-
-    from warmstart.engine import statistics
-    from warmstart.testing import rows
-
-    found = {}
-    table = rows(300, seed=1, wrong=0.0)
+    codes, table = [], rows(300, seed=1, wrong=0.0)
     labels = np.array([row["label"] for row in table])
     for steps in (0, 60):
         learner = prepare(Setting(data=corpus, folder=tmp_path), steps=steps, lr=1e-2, depth=1)
         loop.run(learner, loop.How(folder=tmp_path / f"run{steps}", seed=0, device=torch.device("cpu"), precision=torch.float32))
         learner.save(tmp_path / f"body{steps}")
-        body, tokenizer = store.load_body(tmp_path / f"body{steps}"), AutoTokenizer.from_pretrained(str(tmp_path / f"body{steps}"))
-        batch = tokenizer([row["text"] for row in table], padding=True, truncation=True, return_tensors="pt")
-        with torch.no_grad():
-            states, mask = body(**batch)[0], batch["attention_mask"][:, :, None]
-        found[steps] = ((states * mask).sum(1) / mask.sum(1)).numpy()
-    gains = []
-    for draw in range(10):
-        order = np.random.default_rng(draw).permutation(len(labels))
-        train = np.concatenate([order[labels[order] == label][:4] for label in WORDS])
-        test = np.setdiff1d(order, train)
-        right = [LogisticRegression(max_iter=1000).fit(x[train], labels[train]).score(x[test], labels[test]) for x in found.values()]
-        gains.append(right[1] - right[0])
-    low, _ = statistics.mean_interval(gains, bounds=(-1.0, 1.0))
+        codes.append(text_states(tmp_path / f"body{steps}", [row["text"] for row in table]))
+    low, _ = statistics.mean_interval(gains(codes, labels, per_class=4), bounds=(-1.0, 1.0))
     assert low > 0.05
