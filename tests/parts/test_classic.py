@@ -13,6 +13,7 @@ from scipy import sparse
 
 from warmstart.core import registry
 from warmstart.engine import sparse_linear
+from warmstart.engine.balance import Balance
 from warmstart.engine.calibration import probabilities
 from warmstart.engine.clock import Pace
 from warmstart.engine.job import Job
@@ -34,7 +35,15 @@ def bench(n: int, *, link: str = "softmax", classes: int = 3, absent: int = 0) -
     modality = registry.create("modalities", "text")
     task = SimpleNamespace(link=link)
     return SimpleNamespace(
-        inputs=inputs, targets=encoded, n_classes=classes + absent, task=task, modality=modality, seed=0, measured={}, classes=targets
+        inputs=inputs,
+        targets=encoded,
+        n_classes=classes + absent,
+        task=task,
+        modality=modality,
+        seed=0,
+        measured={},
+        classes=targets,
+        balance=Balance(),
     )
 
 

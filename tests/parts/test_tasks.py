@@ -37,7 +37,7 @@ def test_tasks_obey_the_protocol(name: str) -> None:
 
 def test_listing_tasks_shows_help_and_options_and_importing_them_spares_torch() -> None:
     assert parts("tasks")["classification"].help == "one label of several per example"
-    (threshold,) = parts("tasks")["multilabel"].options
+    threshold = parts("tasks")["multilabel"].options[0]
     assert (threshold.name, threshold.type, threshold.default) == ("threshold", "float", "0.5")
     assert threshold.help.startswith("Least probability")
     code = "import sys, warmstart.parts.tasks.classification, warmstart.parts.tasks.multilabel; sys.exit('torch' in sys.modules)"

@@ -155,7 +155,11 @@ class Featurizer(Protocol):
 
 @runtime_checkable
 class Task(Protocol):
-    """What is asked: target type, loss, metrics, decoding."""
+    """What is asked: target type, loss, metrics, decoding.
+
+    A task may also have ``balance(targets, n_classes) -> engine.balance.Balance``, what each training row counts where classes are rare,
+    and ``balance_note(targets, labels) -> str``, what the report says of that.
+    """
 
     name: str
     link: Link
@@ -182,8 +186,8 @@ class Task(Protocol):
         """How many rows carry each label that is not among ``labels``: what ``encode`` cannot express."""
         ...
 
-    def loss(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        """Mean loss over the batch; logits (B, C) in float32."""
+    def loss(self, logits: Tensor, targets: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:
+        """Mean loss over the batch, of rows that count as ``weights (B,)`` say; logits (B, C) in float32."""
         ...
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -207,6 +207,8 @@ def _warnings(train: Examples, test: Examples | None, task: Task, labels: Sequen
     if single:
         shown = ", ".join(repr(s) for s in single[:5]) + (", ..." if len(single) > 5 else "")
         found.append(f"{len(single)} labels have a single training row, which is never held out, so nothing is known of them: {shown}")
+    if note := task.balance_note(coded, labels) if hasattr(task, "balance_note") else "":
+        found.append(note)
     if test is not None:
         found += [f"{count} rows of {test.source} were left out: {reason}" for reason, count in test.left_out.items()]
         unknown = task.unknown(test.targets or [], labels)

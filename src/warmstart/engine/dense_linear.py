@@ -21,7 +21,9 @@ STEPS = 30
 """Steps of L-BFGS that a fit takes in the middle; behind a prediction of time alone."""
 
 
-def fit(features: Floats, targets: NDArray[Any], *, link: Link, n_classes: int, c: float | None = None, seed: int) -> Tuned:
+def fit(
+    features: Floats, targets: NDArray[Any], *, link: Link, n_classes: int, c: float | None = None, weights: Floats | None = None, seed: int
+) -> Tuned:
     """The model with the lowest held-out log loss, fitted on all rows (at most ``linear.MAX_ROWS``).
 
     Args:
@@ -30,23 +32,25 @@ def fit(features: Floats, targets: NDArray[Any], *, link: Link, n_classes: int, 
         link: softmax (one label of C) or sigmoid (any of C labels).
         n_classes: C.
         c: 1 / (N * strength), scikit-learn's C on features as they are scaled here; None: chosen on held-out rows.
+        weights: (N,) what each row counts; None: the same.
         seed: Draws folds, and rows where there are too many.
     """
     x = torch.from_numpy(features)
-    strength = _chosen(x, targets, link, n_classes, seed) if c is None else 1 / (len(targets) * c)
-    fitted = linear.fit(x, targets, link=link, n_classes=n_classes, strength=strength, seed=seed)
+    weighing = None if weights is None else torch.from_numpy(weights)
+    strength = _chosen(x, targets, link, n_classes, weighing, seed) if c is None else 1 / (len(targets) * c)
+    fitted = linear.fit(x, targets, link=link, n_classes=n_classes, strength=strength, weights=weighing, seed=seed)
     return Tuned(fitted.weight.numpy(), fitted.bias.numpy(), 1 / (len(targets) * strength))
 
 
-def _chosen(x: torch.Tensor, targets: NDArray[Any], link: Link, n_classes: int, seed: int) -> float:
+def _chosen(x: torch.Tensor, targets: NDArray[Any], link: Link, n_classes: int, weights: torch.Tensor | None, seed: int) -> float:
     rows = np.sort(np.random.default_rng(seed).permutation(len(targets))[:SEARCH_ROWS])
     try:
         folds = splits.stratified(targets[rows], FOLDS, seed=seed)
     except DataError:  # a class with a single example cannot be on both sides
         return 1e-2
-    found = linear.cross_validate(
-        x[torch.from_numpy(rows)], targets[rows], link=link, n_classes=n_classes, folds=folds, strengths=STRENGTHS, seed=seed
-    )
+    weighing = None if weights is None else weights[rows]
+    how: Any = {"link": link, "n_classes": n_classes, "strengths": STRENGTHS, "weights": weighing, "seed": seed}
+    found = linear.cross_validate(x[torch.from_numpy(rows)], targets[rows], folds=folds, **how)
     return found.strength
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from warmstart.core.errors import DamagedModel, TrainingFailed
-from warmstart.engine import batches, store
+from warmstart.engine import balance, batches, store
 from warmstart.engine.clock import Pace
 from warmstart.engine.master_weights import Group, Optimizer
 
@@ -52,14 +52,21 @@ class Trained:
     loss: float
 
 
-def order(lengths: NDArray[np.int64], schedule: Schedule, seed: Sequence[int]) -> list[NDArray[np.int64]]:
-    """The batches of the longest run, from the seed alone, so that a resumed run needs only its step number."""
+def order(
+    lengths: NDArray[np.int64], schedule: Schedule, seed: Sequence[int], *, drawn: NDArray[np.float32] | None = None
+) -> list[NDArray[np.int64]]:
+    """The batches of the longest run, from the seed alone, so that a resumed run needs only its step number.
+
+    With ``drawn`` (N,), 1 on average, a pass has each row so often on average.
+    """
     passes = max(schedule.epochs, schedule.most)
     epochs = math.ceil(passes)
     stream: list[NDArray[np.int64]] = []
     for epoch in range(epochs):
         random = np.random.default_rng([*seed, epoch])
-        stream += batches.shuffled(lengths, tokens=schedule.tokens, rows=schedule.rows, random=random)
+        chosen = np.arange(len(lengths)) if drawn is None else balance.repeated(drawn, random)
+        found = batches.shuffled(lengths[chosen], tokens=schedule.tokens, rows=schedule.rows, random=random)
+        stream += [chosen[batch] for batch in found]
     return stream[: max(1, round(len(stream) * passes / epochs))]
 
 

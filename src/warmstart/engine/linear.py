@@ -120,6 +120,7 @@ def fit_path(
     n_classes: int,
     strengths: Sequence[float],
     folds: Sequence[Fold],
+    weights: Tensor | None = None,
     seed: int = 0,
     tolerance: float = 1e-5,
 ) -> Iterator[Tensor]:
@@ -130,6 +131,7 @@ def fit_path(
     """
     rows = _draw(np.unique(np.concatenate([train for train, _ in folds])), seed)
     share = torch.from_numpy(np.stack([np.isin(rows, train) for train, _ in folds], 1)).float()
+    share = share if weights is None else share * weights[rows].float()[:, None]
     design = _design(features, rows)
     problem = _problem(design, targets, rows, share, link, n_classes)
     solution = problem.start()
@@ -148,19 +150,24 @@ def cross_validate(
     n_classes: int,
     folds: Sequence[Fold],
     strengths: Sequence[float] = STRENGTHS,
+    weights: Tensor | None = None,
     seed: int = 0,
 ) -> Choice:
-    """The strength with the lowest out-of-fold log loss; of those within 0.1 % of it the strongest.
+    """The strength with the lowest out-of-fold log loss, of rows that count as ``weights`` say; of those within 0.1 % of it the strongest.
 
     It walks from the strongest to the weakest, the dearest to fit, and stops after two in a row that are worse than the best.
     """
     ordered = sorted(strengths, reverse=True)
-    truth = _one_hot(targets, np.concatenate([held for _, held in folds]), link, n_classes).to(features.device)
+    held = np.concatenate([held for _, held in folds])
+    truth = _one_hot(targets, held, link, n_classes).to(features.device)
+    counting = torch.ones(len(held)) if weights is None else weights[held].float()
+    counting = (counting / counting.mean()).to(features.device)
     kept: list[Tensor] = []
     losses: list[float] = []
-    for logits in fit_path(features, targets, link=link, n_classes=n_classes, strengths=ordered, folds=folds, seed=seed):
+    how: Any = {"link": link, "n_classes": n_classes, "strengths": ordered, "folds": folds, "weights": weights, "seed": seed}
+    for logits in fit_path(features, targets, **how):
         kept.append(logits)
-        losses.append(float(_losses(logits, truth, link).mean()))
+        losses.append(float((_losses(logits, truth, link) * counting).mean()))
         if len(losses) > 2 and min(losses[-2:]) > min(losses[:-2]):
             break
     best = next(i for i, loss in enumerate(losses) if loss <= min(losses) * 1.001)

@@ -49,6 +49,7 @@ def search(
     points: Sequence[tuple[int, ...]] | None = None,
     strengths: Sequence[float] = linear.STRENGTHS,
     groups: NDArray[np.int64] | None = None,
+    weights: NDArray[np.float32] | None = None,
 ) -> tuple[tuple[int, ...], float]:
     """Points and strength with the lowest log loss out of fold, on at most ``SEARCH_ROWS`` rows.
 
@@ -59,6 +60,7 @@ def search(
         points: Sets of points to try; None: ``candidates``.
         strengths: To try.
         groups: Rows of one group, such as the views of one example, stay on one side.
+        weights: (n,) what each row counts; None: the same.
 
     Raises:
         OutOfTime: The budget is used up.
@@ -66,6 +68,7 @@ def search(
     rows = subset(bench, np.arange(len(targets)), SEARCH_ROWS)
     features, targets = features[torch.from_numpy(rows)], targets[rows]
     groups = None if groups is None else groups[rows]
+    weighing = None if weights is None else torch.from_numpy(weights[rows])
     tried = candidates(features.shape[1]) if points is None else points
     try:
         folds = splits.stratified(targets, INNER_FOLDS, seed=bench.seed, groups=groups)
@@ -81,6 +84,7 @@ def search(
             n_classes=bench.n_classes,
             folds=folds,
             strengths=strengths,
+            weights=weighing,
             seed=bench.seed,
         )
         found.append((float(choice.log_losses.min()), len(chosen), chosen, choice.strength))
@@ -96,7 +100,7 @@ def hint(bench: Workbench, n: int) -> tuple[tuple[int, ...], float]:
     """
     if bench.hint is None:
         rows = subset(bench, bench.hint_rows, min(bench.probe_rows or n, HINT_ROWS))
-        bench.hint = search(bench, bench.pooled(rows), bench.targets[rows])
+        bench.hint = search(bench, bench.pooled(rows), bench.targets[rows], weights=bench.balance.of(rows))
     return bench.hint
 
 
@@ -116,11 +120,14 @@ def fit_on(
 ) -> Probe:
     """The best linear head on given pooled states (n, points, D) of these rows: frozen ones, or those of a body that has moved."""
     targets, groups = bench.targets[rows], bench.variants.origin(rows) if bench.views else None
+    weights = bench.balance.of(rows)
     strength = strengths[0]
     if len(strengths) > 1:
-        _, strength = search(bench, features, targets, points=[points], strengths=strengths, groups=groups)
+        _, strength = search(bench, features, targets, points=[points], strengths=strengths, groups=groups, weights=weights)
     x = features[:, list(points)].flatten(1)
-    fitted = linear.fit(x, targets, link=bench.task.link, n_classes=bench.n_classes, strength=strength, seed=bench.seed)
+    weighing = None if weights is None else torch.from_numpy(weights)
+    how: Any = {"link": bench.task.link, "n_classes": bench.n_classes, "strength": strength, "weights": weighing, "seed": bench.seed}
+    fitted = linear.fit(x, targets, **how)
     shift, deviation = x.mean(0), x.std(0, correction=0)
     # The head standardises its input, so that one learning rate suits every backbone when it is trained on.
     scale = torch.where(deviation > 1e-6, 1 / deviation, torch.zeros(()))

@@ -51,7 +51,14 @@ def rows_fitted(n: int, n_candidates: int) -> float:
 
 
 def fit(
-    features: Any, targets: NDArray[Any], *, link: Link, n_classes: int, candidates: tuple[float, ...] = CANDIDATES, seed: int
+    features: Any,
+    targets: NDArray[Any],
+    *,
+    link: Link,
+    n_classes: int,
+    candidates: tuple[float, ...] = CANDIDATES,
+    weights: Floats | None = None,
+    seed: int,
 ) -> Tuned:
     """The machine whose C, of these candidates, has the lowest log loss on held-out rows; fitted on all rows, scaled on those held out.
 
@@ -61,26 +68,31 @@ def fit(
         link: softmax (one label of C) or sigmoid (any of C labels).
         n_classes: C.
         candidates: Values of C, ascending.
+        weights: (N,) what each row counts; None: the same.
         seed: Draws folds, and rows where there are too many.
     """
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(len(targets))[:TUNING_ROWS])
-    found = [(*_judged(features[rows], targets[rows], link=link, n_classes=n_classes, c=c, seed=seed), c) for c in candidates]
+    how: Any = {"link": link, "n_classes": n_classes, "seed": seed}
+    found = [(*_judged(features[rows], targets[rows], weights=_of(weights, rows), c=c, **how), c) for c in candidates]
     _, temperature, c = min(found, key=lambda judged: judged[0])
     few = max(1, int(len(targets) * MAX_VALUES / max(1, features.nnz)))
     rows = np.sort(rng.permutation(len(targets))[:few])
-    machine = margins(features[rows], targets[rows], link=link, n_classes=n_classes, c=c, seed=seed)
+    machine = margins(features[rows], targets[rows], weights=_of(weights, rows), c=c, **how)
     factor = np.float32(SHARPNESS / temperature)
     return Tuned(machine.weight * factor, machine.bias * factor, c)
 
 
-def margins(features: Any, targets: NDArray[Any], *, link: Link, n_classes: int, c: float, seed: int) -> Tuned:
+def margins(
+    features: Any, targets: NDArray[Any], *, link: Link, n_classes: int, c: float, weights: Floats | None = None, seed: int
+) -> Tuned:
     """One machine for each class against the rest, as liblinear leaves it; a class without a row has margin -1, so certainly not."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
     if link == "sigmoid":
-        each = [margins(features, y.astype(np.int64), link="softmax", n_classes=2, c=c, seed=seed) for y in targets.T]
+        how: Any = {"link": "softmax", "n_classes": 2, "c": c, "weights": weights, "seed": seed}
+        each = [margins(features, y.astype(np.int64), **how) for y in targets.T]
         return Tuned(np.stack([one.weight[1] for one in each]), np.stack([one.bias[1] for one in each]), c)
     weight = np.zeros((n_classes, features.shape[1]), np.float32)
     bias = np.full(n_classes, -1, np.float32)
@@ -91,14 +103,20 @@ def margins(features: Any, targets: NDArray[Any], *, link: Link, n_classes: int,
     machine = LinearSVC(C=c, tol=1e-2, random_state=seed)  # tighter tolerances moved no score and took up to twice as long
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a machine stopped after 1,000 passes is as good
-        machine.fit(features, targets)
+        machine.fit(features, targets, sample_weight=weights)
     two = len(present) == 2  # liblinear then gives the second class alone
     weight[present] = np.concatenate([-machine.coef_, machine.coef_]) if two else machine.coef_
     bias[present] = np.concatenate([-machine.intercept_, machine.intercept_]) if two else machine.intercept_
     return Tuned(weight, bias, c)
 
 
-def _judged(features: Any, targets: NDArray[Any], *, link: Link, n_classes: int, c: float, seed: int) -> tuple[float, float]:
+def _of(weights: Floats | None, rows: NDArray[np.int64]) -> Floats | None:
+    return None if weights is None else weights[rows]
+
+
+def _judged(
+    features: Any, targets: NDArray[Any], *, link: Link, n_classes: int, c: float, weights: Floats | None, seed: int
+) -> tuple[float, float]:
     """Held-out log loss with this C, and the temperature of margins times ``SHARPNESS`` that it takes."""
     try:
         folds = splits.stratified(targets, 5, seed=seed)
@@ -106,7 +124,8 @@ def _judged(features: Any, targets: NDArray[Any], *, link: Link, n_classes: int,
         return abs(np.log(c)), 1.0
     if len(targets) >= CROSS_VALIDATED_BELOW:
         folds = folds[:1]
-    fitted = [(margins(features[train], targets[train], link=link, n_classes=n_classes, c=c, seed=seed), held) for train, held in folds]
+    how: Any = {"link": link, "n_classes": n_classes, "c": c, "seed": seed}
+    fitted = [(margins(features[train], targets[train], weights=_of(weights, train), **how), held) for train, held in folds]
     logits = SHARPNESS * np.concatenate([machine.logits(features[held]) for machine, held in fitted])
     truth = np.concatenate([targets[held] for _, held in fitted])
     temperature = calibration.fit_temperature(logits, truth, link)
@@ -115,4 +134,8 @@ def _judged(features: Any, targets: NDArray[Any], *, link: Link, n_classes: int,
         right = probabilities[np.arange(len(truth)), truth]
     else:
         right = np.where(truth > 0, probabilities, 1 - probabilities)
-    return float(-np.log(right.clip(min=1e-12)).mean()), temperature
+    losses = -np.log(right.clip(min=1e-12))
+    if weights is not None:  # those that the fit minimises
+        counting = weights[np.concatenate([held for _, held in fitted])]
+        losses = losses * (counting / counting.mean()).reshape(-1, *[1] * (losses.ndim - 1))
+    return float(losses.mean()), temperature

@@ -115,7 +115,9 @@ def run(
         TrainingFailed: The loss is not finite.
     """
     lengths = bench.lengths[rows]
-    stream = fit.order(lengths, schedule, (bench.seed, job.seed))
+    weights = bench.balance.of(rows)
+    stream = fit.order(lengths, schedule, (bench.seed, job.seed), drawn=weights if bench.balance.drawn else None)
+    weighing = None if weights is None or bench.balance.drawn else torch.from_numpy(weights).to(bench.device)
 
     def loss_with(working: Network) -> Callable[[NDArray[np.int64]], Tensor]:
         logits = logits_of(bench, working, point)
@@ -125,7 +127,9 @@ def run(
             targets, found = bench.targets[rows[positions]], logits(rows[positions]).float()
             if working.structured:
                 return answers.loss(bench.task, working.head, found, list(targets), smoothing)
-            return bench.task.loss(found, torch.from_numpy(targets).to(bench.device), smoothing)
+            if weighing is None:
+                return bench.task.loss(found, torch.from_numpy(targets).to(bench.device), smoothing)
+            return bench.task.loss(found, torch.from_numpy(targets).to(bench.device), smoothing, weights=weighing[positions])
 
         return loss_of
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ from warmstart.engine import activations, batches, cut, network
 from warmstart.engine import backbone as backbones
 from warmstart.engine.activations import Key
 from warmstart.engine.backbone import Backbone
+from warmstart.engine.balance import Balance
 from warmstart.engine.shelf import Shelf
 from warmstart.engine.store import write_json
 from warmstart.engine.variants import Variants
@@ -80,6 +81,13 @@ class Workbench:
     def __post_init__(self) -> None:
         if len(self.targets) == len(self.inputs):
             self.targets = self.variants.extended(self.targets)
+
+    @cached_property
+    def balance(self) -> Balance:
+        """What each row counts in training, as the task's options say; a view counts as much as its row."""
+        own = self.targets[: len(self.inputs)]
+        found = self.task.balance(own, self.n_classes) if hasattr(self.task, "balance") else Balance()
+        return found if found.weights is None else replace(found, weights=self.variants.extended(found.weights))
 
     @property
     def n_classes(self) -> int:

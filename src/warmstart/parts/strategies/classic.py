@@ -101,7 +101,7 @@ class Part:
         rows = probe.subset(bench, train, job.settings["rows"])
         featurizer = bench.modality.featurizer({})
         features = featurizer.fit([bench.inputs[int(i)] for i in rows])
-        how: Any = {"link": bench.task.link, "n_classes": bench.n_classes, "seed": bench.seed}
+        how: Any = {"link": bench.task.link, "n_classes": bench.n_classes, "weights": bench.balance.of(rows), "seed": bench.seed}
         if isinstance(features, np.ndarray):
             model = dense_linear.fit(features, bench.targets[rows], c=self.options.c, **how)
         else:

@@ -49,7 +49,7 @@ class Part:
     name = "lora"
     order = 40
     serve_cost = 1.0
-    worth = 5
+    worth = 6
 
     def __init__(self, options: Options) -> None:
         self.options = options

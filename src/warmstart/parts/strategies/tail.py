@@ -65,7 +65,7 @@ class Part:
         longest = total if many else round(total * 2 / 3)
         short, long = (Part(replace(self.options, blocks=blocks)) for blocks in (max(1, round(total / 3)), longest))
         # With many rows the whole body gains most for its time; with few it has too much freedom.
-        long.worth, short.worth = (3, 4) if many else (1, 3)
+        long.worth, short.worth = (4, 5) if many else (1, 3)
         return [(f"tail ({part.options.blocks} blocks)", part) for part in (short, long)]
 
     def point(self, bench: Workbench) -> int:

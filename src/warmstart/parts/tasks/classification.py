@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from warmstart.core.errors import DataError
 from warmstart.core.protocols import Link
 from warmstart.core.report import Metric
-from warmstart.engine import calibration, metrics
+from warmstart.engine import balance, calibration, metrics
+from warmstart.engine.balance import Balance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,12 @@ NUMBERS_AS_CLASSES = 20  # half-star ratings in a text file are classes; hundred
 
 @dataclass(frozen=True)
 class Options:
-    """No options."""
+    """What rows of rare classes count."""
+
+    balance: Literal["auto", "none", "loss", "sampling"] = "auto"
+    "auto: rows of rare classes weigh more in the loss where there are such classes; none; loss: always; sampling: drawn more often instead"
+    balance_power: float = 0.5
+    "how far: 1 makes every class weigh the same, 0.5 is the square root of that"
 
 
 class Part:
@@ -41,6 +47,7 @@ class Part:
     hf_problem_type = "single_label_classification"
 
     def __init__(self, options: Options) -> None:
+        balance.check(self.name, options.balance_power)
         self.options = options
 
     def matches(self, values: Sequence[Any]) -> bool:
@@ -78,11 +85,21 @@ class Part:
         counts = Counter(_name(v) for v in values)
         return {name: counts[name] for name in sorted(counts.keys() - set(labels))}
 
-    def loss(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:
         """Mean cross entropy in nats; ``smoothing`` is the share of the target spread evenly over all classes (Szegedy et al. 2016)."""
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(logits, targets, label_smoothing=smoothing)
+        if weights is None:
+            return cross_entropy(logits, targets, label_smoothing=smoothing)
+        return (cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none") * weights).mean()
+
+    def balance(self, targets: NDArray[Any], n_classes: int) -> Balance:
+        """What each training row counts, as the options say."""
+        return balance.balance(self.options.balance, self.options.balance_power, targets, n_classes)
+
+    def balance_note(self, targets: NDArray[Any], labels: Sequence[str]) -> str:
+        """Which classes are rare, and what is done about it."""
+        return balance.sentence(self.options.balance, self.balance(targets, len(labels)), targets, labels)
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Softmax, (N, C)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from warmstart.core.errors import BadOption, DataError
 from warmstart.core.protocols import Link
 from warmstart.core.report import Metric
-from warmstart.engine import calibration, metrics
+from warmstart.engine import balance, calibration, metrics
+from warmstart.engine.balance import Balance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,10 +24,14 @@ COLLECTIONS = (list, tuple, set, frozenset, np.ndarray)
 
 @dataclass(frozen=True)
 class Options:
-    """How probabilities become labels."""
+    """How probabilities become labels, and what rows of rare ones count."""
 
     threshold: float = 0.5
     "Least probability at which a label is predicted, between 0 and 1."
+    balance: Literal["auto", "none", "loss", "sampling"] = "auto"
+    "auto: rows of rare classes weigh more in the loss where there are such classes; none; loss: always; sampling: drawn more often instead"
+    balance_power: float = 0.5
+    "how far: 1 makes every class weigh the same, 0.5 is the square root of that"
 
 
 class Part:
@@ -45,7 +50,8 @@ class Part:
     def __init__(self, options: Options) -> None:
         if not 0 < options.threshold < 1:
             raise BadOption(f"multilabel.threshold = {options.threshold}", "a probability between 0 and 1", "correct the value")
-        self.threshold = options.threshold
+        balance.check(self.name, options.balance_power)
+        self.options, self.threshold = options, options.threshold
 
     def matches(self, values: Sequence[Any]) -> bool:
         """Whether some value is a collection or names several labels with ``|``."""
@@ -85,11 +91,20 @@ class Part:
         counts = Counter(name for value in values for name in set(_names(value)))
         return {name: counts[name] for name in sorted(counts.keys() - set(labels))}
 
-    def loss(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:
         """Binary cross entropy in nats, mean over labels and rows; ``smoothing`` moves every target towards one half."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        return binary_cross_entropy_with_logits(logits, targets * (1 - smoothing) + smoothing / 2)
+        each = None if weights is None else weights[:, None]
+        return binary_cross_entropy_with_logits(logits, targets * (1 - smoothing) + smoothing / 2, weight=each)
+
+    def balance(self, targets: NDArray[Any], n_classes: int) -> Balance:
+        """What each training row counts, as the options say."""
+        return balance.balance(self.options.balance, self.options.balance_power, targets, n_classes)
+
+    def balance_note(self, targets: NDArray[Any], labels: Sequence[str]) -> str:
+        """Which classes are rare, and what is done about it."""
+        return balance.sentence(self.options.balance, self.balance(targets, len(labels)), targets, labels)
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Sigmoid of each label alone, (N, C)."""
