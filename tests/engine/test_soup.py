@@ -155,3 +155,17 @@ def test_the_full_rung_is_the_first_course(bench: Workbench) -> None:
         assert np.abs(native.held_logits - full.held_logits).max() > 0
     finally:
         del bench.fitted["full"]
+
+
+def test_with_many_rows_it_goes_before_the_tails(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from warmstart.parts.strategies import tail
+
+    monkeypatch.setattr(bench, "hint_rows", np.arange(tail.MANY))
+    many = [rung for name in ("full", "soup", "tail") for rung in _rungs(name, bench)]
+    assert [label.split()[0] for label, _ in sorted(many, key=lambda rung: rung[1].worth)] == ["full", "soup", "tail", "tail"]
+
+
+def _rungs(name: str, bench: Workbench) -> list[tuple[str, Any]]:
+    strategy = registry.create("strategies", name)
+    found: list[tuple[str, Any]] = strategy.variants(bench) if hasattr(strategy, "variants") else [(name, strategy)]
+    return found
