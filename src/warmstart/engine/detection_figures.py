@@ -33,7 +33,7 @@ def colour(label: int) -> str:
 
 def picture(image: Picture, target: NDArray[Any], found: NDArray[Any], labels: Sequence[str]) -> str:
     """The image with true boxes (G, 5) dashed in white and black, and boxes that were found (D, 6) in the colour of their class."""
-    pixels = image.small if image.pixels is None else image.pixels
+    pixels = image.shown
     factor = SIDE / max(image.size)
     width, height = (max(1, round(side * factor)) for side in image.size)
     shapes = [f'<image href="{_jpeg(pixels, width, height)}" width="{width}" height="{height}"/>']

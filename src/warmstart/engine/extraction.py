@@ -69,6 +69,7 @@ class Extraction:
         self.rate = int(settings.get("sampling_rate") or sound.RATE)
         self.name = str(self._extractor.model_input_names[0])
         self._wave = self.name == "input_values" and int(settings.get("feature_size", 1)) == 1 and "num_mel_bins" not in settings
+        self.instant = self._wave
         self._normal = bool(settings.get("do_normalize", False))
         # Whisper pads every recording to 30 s: its mask says which frames are real, for the mean over them.
         self._asked = {"return_attention_mask": True} if config.get("model_type") == "whisper" else {}

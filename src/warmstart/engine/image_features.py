@@ -41,8 +41,8 @@ class ImageFeatures:
 
     def fit(self, pictures: Sequence[Picture]) -> Floats:
         """Learn the size to look at, whether there is colour, and mean and deviation; the features of ``pictures``."""
-        self._side = 32 if np.median([min(p.small.shape[:2]) for p in pictures]) <= SMALL else 64
-        self._colour = any(p.small.ndim == 3 for p in pictures)
+        self._side = 32 if np.median([min(p.kept_small.shape[:2]) for p in pictures]) <= SMALL else 64
+        self._colour = any(len(p.kept_small.shape) == 3 for p in pictures)
         raw = self._raw(pictures)
         self._mean = raw.mean(0)
         deviation = raw.std(0)

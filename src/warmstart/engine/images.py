@@ -1,4 +1,5 @@
-"""Images: decoded once, in threads, to small arrays; every file that cannot be used is told apart by what is wrong with it."""
+"""Images: decoded once, in threads, to small arrays that are put aside; every file that cannot be used is told apart by what is wrong
+with it."""
 
 from __future__ import annotations
 
@@ -10,12 +11,16 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from warmstart.engine import aside
+from warmstart.engine.aside import Kept, Shed
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """(H, W) grey, or (H, W, 3) in RGB."""
@@ -38,21 +43,36 @@ KEPT = 96
 PICTURE_BYTES = 5_500
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Picture:
     """One image as it is kept: ``pixels`` as a body takes them, in the geometry that ``form`` names, and ``small`` for all else.
 
-    ``size`` (W, H) and ``digest`` are those of the image as it was read. ``problem`` says why it cannot be used ("truncated image");
-    ``name`` is its file, or what else it was.
+    Both may have been put aside, and are then read anew whenever they are asked for. ``size`` (W, H) and ``digest`` are those of the
+    image as it was read. ``problem`` says why it cannot be used ("truncated image"); ``name`` is its file, or what else it was.
     """
 
-    small: Pixels
+    kept_small: Kept
     name: str
-    pixels: Pixels | None = None
+    kept: Kept | None = None
     size: tuple[int, int] = (0, 0)
     digest: bytes = b""
     form: str = ""
     problem: str = ""
+
+    @property
+    def small(self) -> Pixels:
+        """At most ``KEPT`` pixels high or wide."""
+        return aside.opened(self.kept_small)
+
+    @property
+    def pixels(self) -> Pixels | None:
+        """As a body takes them; None where it was read for none."""
+        return None if self.kept is None else aside.opened(self.kept)
+
+    @property
+    def shown(self) -> Pixels:
+        """The best there is to look at."""
+        return aside.opened(self.kept_small if self.kept is None else self.kept)
 
     def __str__(self) -> str:
         return self.name
@@ -63,6 +83,9 @@ class Picture:
 
 Shape: TypeAlias = Callable[[Pixels], Pixels] | None
 """What makes of an image as it was read the one that a body takes; None where there is no body."""
+
+AT_ONCE = 1024
+"""Images that are handed to the threads before the first is waited for."""
 
 NOTHING: Pixels = np.zeros((0, 0), np.uint8)
 
@@ -93,19 +116,22 @@ def read_all(values: Sequence[Any], *, folder: Path, shape: Shape, form: str, ne
         need: Shorter side in pixels below which ``shape`` would lose something.
     """
 
+    shed = Shed()
+
     def one(value: Any) -> Picture:
-        return value if isinstance(value, Picture) else read(value, folder=folder, shape=shape, form=form, need=need)
+        return value if isinstance(value, Picture) else read(value, folder=folder, shape=shape, form=form, need=need, shed=shed)
 
     with warnings.catch_warnings():  # for all threads at once: the filters are those of the process
         warnings.simplefilter("ignore")  # of Pillow about odd metadata, and about sizes that are checked here
         if len(values) < 2:
             return [one(value) for value in values]
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            return list(threads.map(one, values))
+            starts = range(0, len(values), AT_ONCE)
+            return [picture for start in starts for picture in threads.map(one, values[start : start + AT_ONCE])]
 
 
-def read(value: Any, *, folder: Path, shape: Shape, form: str, need: int = 0) -> Picture:
-    """One value as a picture; a broken one has a ``problem``."""
+def read(value: Any, *, folder: Path, shape: Shape, form: str, need: int = 0, shed: Shed | None = None) -> Picture:
+    """One value as a picture, its pixels put into ``shed``; a broken one has a ``problem``."""
     name, opened = _named(value, folder)
     if isinstance(opened, str):
         return Picture(NOTHING, name, problem=opened)
@@ -126,7 +152,26 @@ def read(value: Any, *, folder: Path, shape: Shape, form: str, need: int = 0) ->
         came_down = pixels.shape[1] != width and 2 * need > FINE
         again = _decoded(opened, None) if came_down else None  # what is kept in small must not depend on the body
         whole = np.ascontiguousarray(shape(_middle(pixels if not isinstance(again, tuple) else again[0])))
-    return Picture(reduced(pixels), name or f"array of {width}x{height} pixels", whole, (width, height), digest.digest(), form)
+    picture = Picture(reduced(pixels), name or f"array of {width}x{height} pixels", whole, (width, height), digest.digest(), form)
+    return picture if shed is None else _put_aside(picture, shed, partial(_again, value, picture.digest, folder, shape, need))
+
+
+def _put_aside(picture: Picture, shed: Shed, again: Callable[..., Pixels]) -> Picture:
+    small = shed.keep(picture.small, partial(again, "small"))
+    return replace(picture, kept_small=small, kept=None if picture.pixels is None else shed.keep(picture.pixels, partial(again, "pixels")))
+
+
+def _again(value: Any, digest: bytes, folder: Path, shape: Shape, need: int, which: str) -> Pixels:
+    """What was made of an image, made again where there was no room to keep it.
+
+    Raises:
+        DataError: It has changed, or is gone.
+    """
+    found = read(value, folder=folder, shape=shape, form="", need=need)
+    if found.problem or found.digest != digest:
+        raise aside.changed(found.name, found.problem or "another image than when the run began")
+    kept: Pixels = getattr(found, which)
+    return kept
 
 
 def _named(value: Any, folder: Path) -> tuple[str, Any]:
@@ -297,6 +342,4 @@ def data_uri(picture: Picture) -> str:
 
 def fitted(picture: Picture, shape: Callable[[Pixels], Pixels], form: str) -> Pixels:
     """The pixels of a picture in this form; of one that was read for something else, from what is kept of it."""
-    if picture.pixels is not None and picture.form == form:
-        return picture.pixels
-    return np.ascontiguousarray(shape(picture.small if picture.pixels is None else picture.pixels))
+    return picture.shown if picture.kept is not None and picture.form == form else np.ascontiguousarray(shape(picture.shown))

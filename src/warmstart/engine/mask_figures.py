@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.engine import images
+from warmstart.engine.aside import opened
 from warmstart.engine.images import Picture
 from warmstart.engine.masks import Cells, palette, resized
+from warmstart.engine.overlap import Truth
 
 SIDE = 208
 """Longer side of each picture in a report, in pixels: 8 to 15 kB."""
@@ -23,20 +25,20 @@ OPACITY = 0.6
 MOST_NAMES = 10
 
 
-def picture(image: Picture, target: Cells, found: Cells, labels: Sequence[str]) -> str:
+def picture(image: Picture, target: Truth, found: Cells, labels: Sequence[str]) -> str:
     """Truth and answer over the image, side by side, with the colours of the classes that are in them; void is left black."""
-    pixels = images.rgb(image.small if image.pixels is None else image.pixels)
+    pixels, cells = images.rgb(image.shown), opened(target)
     factor = SIDE / max(image.size)
     width, height = (max(1, round(side * factor)) for side in image.size)
     base = images.resized(pixels, height, width).astype(np.float32)
     colours = np.zeros((256, 3), np.float32)
     colours[: len(labels)] = palette(len(labels))
     drawn = []
-    for title, cells in (("truth", target), ("found", found.astype(np.uint8))):
-        over = (1 - OPACITY) * base + OPACITY * colours[resized(cells, height, width)]
+    for title, classes in (("truth", cells), ("found", found.astype(np.uint8))):
+        over = (1 - OPACITY) * base + OPACITY * colours[resized(classes, height, width)]
         shown = f'<img alt="{title}" src="{_jpeg(over)}" width="{width}" height="{height}" style="max-width:100%;height:auto">'
         drawn.append(f'<span style="display:inline-block;margin:0 .5em .3em 0">{shown}<br>{title}</span>')
-    counts = np.bincount(target.ravel(), minlength=256) + np.bincount(found.astype(np.uint8).ravel(), minlength=256)
+    counts = np.bincount(cells.ravel(), minlength=256) + np.bincount(found.astype(np.uint8).ravel(), minlength=256)
     order = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c] and c < len(labels)][:MOST_NAMES]
     key = " ".join(_named(labels[c], colours[c]) for c in order)
     return f'<div class="masks">{"".join(drawn)}<div style="font-size:.85em">{key}</div></div>'

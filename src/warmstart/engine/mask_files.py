@@ -13,6 +13,7 @@ from typing import Any
 
 from warmstart.core.errors import DataError, FileUnreadable
 from warmstart.engine import box_files, images, masks, media
+from warmstart.engine.aside import Shed
 from warmstart.engine.draft import Table
 from warmstart.engine.masks import Mask
 from warmstart.engine.tables import read_table
@@ -66,10 +67,11 @@ def load(values: Sequence[Any], *, folder: Path, names: Mapping[str, str] | None
 
     ``names`` says what the values of pixels are called.
     """
+    shed = Shed()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow about odd metadata
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            found = masks.grey_where_all_are(list(threads.map(lambda value: masks.read(value, folder=folder), values)))
+            found = masks.grey_where_all_are(list(threads.map(lambda value: masks.read(value, folder=folder, shed=shed), values)))
     named = [replace(mask, names=names) if names else mask for mask in found]
     return [None if _missing(value) else mask for value, mask in zip(values, named, strict=True)]
 

@@ -7,13 +7,15 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from warmstart.engine.aside import Kept, Shed, changed, opened
 from warmstart.engine.images import MAX_PIXELS
 
 Cells: TypeAlias = NDArray[np.uint8]
@@ -41,17 +43,23 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 class Mask:
     """The classes in one image: ``values[cells[y, x]]`` is what stands at a pixel: a number ("7"), or a colour ("#408040").
 
-    ``names`` says what values are called, where that is known. ``size`` (W, H) and ``digest`` are those of the mask as it was read;
+    The cells may have been put aside, and are then read anew whenever they are asked for. ``names`` says what values are called, where
+    that is known. ``size`` (W, H) and ``digest`` are those of the mask as it was read;
     ``problem`` says why it cannot be used.
     """
 
-    cells: Cells
+    kept: Kept
     values: tuple[str, ...]
     name: str = ""
     size: tuple[int, int] = (0, 0)
     digest: str = ""
     problem: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> Cells:
+        """(H, W) positions in ``values``."""
+        return opened(self.kept)
 
     def __str__(self) -> str:
         shares = np.bincount(self.cells.ravel(), minlength=len(self.values)) / max(1, self.cells.size)
@@ -62,8 +70,8 @@ class Mask:
         return f"Mask({Path(self.name).name!r}, {self.size[0]}x{self.size[1]}, {self.digest}, {sorted(self.names.items())})"
 
 
-def read(value: Any, *, folder: Path = Path()) -> Mask:
-    """A file, bytes, an image of Pillow or an array as a mask; a broken one has a ``problem``."""
+def read(value: Any, *, folder: Path = Path(), shed: Shed | None = None) -> Mask:
+    """A file, bytes, an image of Pillow or an array as a mask, its cells put into ``shed``; a broken one has a ``problem``."""
     if isinstance(value, Mask):
         return value
     name, opened = _opened(value, folder)
@@ -71,16 +79,29 @@ def read(value: Any, *, folder: Path = Path()) -> Mask:
     if isinstance(numbers, str):
         return Mask(np.zeros((0, 0), np.uint8), (), name, problem=numbers)
     pixels, coloured = numbers
-    distinct, cells = np.unique(pixels, return_inverse=True)
+    distinct, places = np.unique(pixels, return_inverse=True)
     if len(distinct) > MAX_VALUES:
         return Mask(np.zeros((0, 0), np.uint8), (), name, problem=f"a mask with more than {MAX_VALUES} values, as a photograph has")
     values = tuple(f"#{v:06x}" if coloured else str(v) for v in distinct.tolist())
-    whole = cells.reshape(pixels.shape).astype(np.uint8)
+    whole = places.reshape(pixels.shape).astype(np.uint8)
     digest = hashlib.blake2b(repr((pixels.shape, values)).encode() + whole.tobytes(), digest_size=8).hexdigest()
     height, width = pixels.shape
     factor = min(1.0, KEPT / max(height, width))
-    kept = resized(whole, max(1, round(height * factor)), max(1, round(width * factor)))
+    cells = resized(whole, max(1, round(height * factor)), max(1, round(width * factor)))
+    kept = cells if shed is None else shed.keep(cells, partial(_again, value, digest, folder))
     return Mask(kept, values, name or f"mask of {width}x{height} pixels", (width, height), digest)
+
+
+def _again(value: Any, digest: str, folder: Path) -> Cells:
+    """The cells of a mask that there was no room to keep.
+
+    Raises:
+        DataError: It has changed, or is gone.
+    """
+    found = read(value, folder=folder)
+    if found.problem or found.digest != digest:
+        raise changed(found.name, found.problem or "another mask than when the run began")
+    return found.cells
 
 
 def fits(mask: Mask, size: tuple[int, int]) -> bool:
@@ -116,8 +137,7 @@ def grey_where_all_are(masks: Sequence[Mask]) -> list[Mask]:
     def number(value: str) -> str:
         return str(int(value[1:3], 16)) if value.startswith("#") else value
 
-    kept = ("cells", "name", "size", "digest", "problem", "names")
-    return [Mask(values=tuple(map(number, mask.values)), **{k: getattr(mask, k) for k in kept}) for mask in masks]
+    return [replace(mask, values=tuple(map(number, mask.values))) for mask in masks]
 
 
 def _opened(value: Any, folder: Path) -> tuple[str, Any]:

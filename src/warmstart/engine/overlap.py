@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from warmstart.core.report import Metric
 from warmstart.engine import statistics
+from warmstart.engine.aside import Kept, Remake, opened
 from warmstart.engine.masks import UNKNOWN, VOID, resized
 
 Floats: TypeAlias = NDArray[np.float64]
+Truth: TypeAlias = Kept | Remake
+"""(H, W) classes, or what gives them."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,13 @@ class Tally:
     counted: Floats
 
 
-def tally(maps: NDArray[Any], truths: Sequence[NDArray[np.uint8]]) -> Tally:
+def tally(maps: NDArray[Any], truths: Sequence[Truth]) -> Tally:
     """Counts of class maps (N, h, w), each brought to the size of its truth (H, W) by the nearest pixel."""
-    n_classes = 1 + max([int(maps.max(initial=0)), *(int(t[t < UNKNOWN].max(initial=0)) for t in truths)])
+    n_classes = 1 + max([int(maps.max(initial=0)), *map(_largest, truths)])
     both, said, true = (np.zeros((len(truths), n_classes)) for _ in range(3))
     counted = np.zeros(len(truths))
-    for i, (found, truth) in enumerate(zip(maps, truths, strict=True)):
+    for i, (found, aside) in enumerate(zip(maps, truths, strict=True)):
+        truth = opened(aside)
         kept = truth != VOID
         answer, right = resized(found.astype(np.uint8), *truth.shape)[kept], truth[kept]
         said[i] = np.bincount(answer, minlength=n_classes)[:n_classes]
@@ -41,7 +45,12 @@ def tally(maps: NDArray[Any], truths: Sequence[NDArray[np.uint8]]) -> Tally:
     return Tally(both, said + true - both, true, counted)
 
 
-def scores(maps: NDArray[Any], truths: Sequence[NDArray[np.uint8]]) -> Floats:
+def _largest(truth: Truth) -> int:
+    cells = opened(truth)
+    return int(cells[cells < UNKNOWN].max(initial=0))
+
+
+def scores(maps: NDArray[Any], truths: Sequence[Truth]) -> Floats:
     """(N,) intersection over union, averaged over the classes that are in an image or are said to be; 1 where every pixel is void."""
     found = tally(maps, truths)
     present = found.either > 0
@@ -50,7 +59,7 @@ def scores(maps: NDArray[Any], truths: Sequence[NDArray[np.uint8]]) -> Floats:
     return np.where(found.counted > 0, shares.sum(1) / np.maximum(count, 1), 1.0)
 
 
-def metrics(maps: NDArray[Any], truths: Sequence[NDArray[np.uint8]], *, seed: int) -> dict[str, Metric]:
+def metrics(maps: NDArray[Any], truths: Sequence[Truth], *, seed: int) -> dict[str, Metric]:
     """``miou`` over all pixels of all images, averaged over the classes that occur, and ``pixel_accuracy``; images are resampled."""
     found = tally(maps, truths)
     n = len(truths)
@@ -68,7 +77,7 @@ def metrics(maps: NDArray[Any], truths: Sequence[NDArray[np.uint8]], *, seed: in
     }
 
 
-def by_class(maps: NDArray[Any], truths: Sequence[NDArray[np.uint8]], labels: Sequence[str], *, seed: int) -> dict[str, Metric]:
+def by_class(maps: NDArray[Any], truths: Sequence[Truth], labels: Sequence[str], *, seed: int) -> dict[str, Metric]:
     """Intersection over union of each class that is in some truth, over all pixels, as ``iou/CLASS``; ``n`` are images that have it."""
     found = tally(maps, truths)
     ones = np.ones(len(truths), np.int64)
@@ -102,13 +111,13 @@ def _mean(shares: Floats) -> Floats:
     return found
 
 
-def constant(truths: Sequence[NDArray[np.uint8]], *, side: int = 96) -> NDArray[np.uint8]:
+def constant(truths: Sequence[Truth], *, side: int = 96) -> NDArray[np.uint8]:
     """The most frequent class of each pixel, (side, side); where all are void, the most frequent of all."""
-    n_classes = 1 + max(int(t[t < UNKNOWN].max(initial=0)) for t in truths)
+    n_classes = 1 + max(map(_largest, truths))
     votes = np.zeros((n_classes, side * side), np.int64)
     where = np.arange(side * side)
     for truth in truths:
-        small = resized(truth, side, side).ravel()
+        small = resized(opened(truth), side, side).ravel()
         known = small < UNKNOWN
         votes[small[known], where[known]] += 1
     votes[votes.sum(1).argmax(), votes.sum(0) == 0] = 1

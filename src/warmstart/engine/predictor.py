@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from warmstart.core import registry
 from warmstart.core.protocols import Encoder, Input, Modality
-from warmstart.engine import answers, batches, packed, store
+from warmstart.engine import answers, batches, encodings, packed, store
 from warmstart.engine.network import Network, PooledHead
 
 if TYPE_CHECKING:
@@ -57,10 +57,8 @@ class NetworkPredictor:
     def logits(self, values: Sequence[Input], *, quiet: bool = True) -> NDArray[np.float32]:
         """(N, C), or compact answers, in the order of ``values``, in bounded memory: rows go through in windows, sorted by length."""
         found: list[NDArray[np.float32]] = []
-        window = 20_000
         with tqdm(total=len(values), desc="predict", unit="row", disable=True if quiet else None, leave=False) as bar:
-            for start in range(0, len(values), window):
-                encoded = self.encoder.encode(values[start : start + window])
+            for encoded in encodings.windows(self.encoder, values):
                 parts, order = [], []
                 for part, length in batches.uniform([self.encoder.size(e) for e in encoded]):
                     chosen = self.encoder.collate([encoded[int(i)] for i in part], length=length)

@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 from warmstart.core.errors import CutRefused
 from warmstart.engine import store
+from warmstart.engine.aside import opened
 from warmstart.engine.detection_head import Block, Lateral, as_map
 from warmstart.engine.masks import UNKNOWN, VOID, resized
+from warmstart.engine.overlap import Truth
 from warmstart.engine.workbench import Workbench
 
 CELLS = 4_096
@@ -57,11 +59,11 @@ class MapHead(nn.Module):
     points: tuple[int, ...]
     lr = 3e-3
 
-    def loss(self, outputs: Tensor, targets: Sequence[NDArray[np.uint8]], smoothing: float) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Sequence[Truth], smoothing: float) -> Tensor:
         """Cross entropy of the pixels that count, weighted by class."""
         logits = F.interpolate(outputs.float(), scale_factor=float(FINER), mode="bilinear", align_corners=False)
         size = (logits.shape[2], logits.shape[3])
-        truth = torch.from_numpy(np.stack([resized(target, *size) for target in targets]).astype(np.int64)).to(logits.device)
+        truth = torch.from_numpy(np.stack([resized(opened(target), *size) for target in targets]).astype(np.int64)).to(logits.device)
         truth = torch.where(truth == UNKNOWN, VOID, truth)
         weights = torch.tensor(self.settings["weights"], device=logits.device)
         total = F.cross_entropy(logits, truth, weights, ignore_index=VOID, reduction="sum", label_smoothing=smoothing)
@@ -164,11 +166,11 @@ def chosen(shapes: Sequence[tuple[int, ...]]) -> tuple[list[int], bool]:
     raise CutRefused("its states are no maps of the image", "a convolutional or patch-wise body", "use another backbone")
 
 
-def class_weights(targets: Sequence[NDArray[np.uint8]], classes: int, balance: float) -> list[float]:
+def class_weights(targets: Sequence[Truth], classes: int, balance: float) -> list[float]:
     """Weights of the classes in the loss, by their share of the pixels to the power of ``-balance``; 1 on the average pixel."""
     counts = np.zeros(classes)
     for target in targets:
-        counts += np.bincount(target.ravel(), minlength=256)[:classes]
+        counts += np.bincount(opened(target).ravel(), minlength=256)[:classes]
     total = max(1.0, counts.sum())
     weights = (np.maximum(counts, 1) / total) ** -balance
     weights = np.minimum(weights / (weights * counts / total).sum(), MOST_WEIGHT)

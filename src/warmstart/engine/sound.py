@@ -13,12 +13,15 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from warmstart.engine import aside
+from warmstart.engine.aside import Kept, Shed
 
 RATE = 16_000
 """Samples per second where no body asks for another rate."""
@@ -32,6 +35,9 @@ HIGHEST_RATE = 768_000
 THREADS = 4
 PICTURE = (96, 48)
 """Width and height of a spectrogram in a report."""
+
+AT_ONCE = 1024
+"""Recordings that are handed to the threads before the first is waited for."""
 
 Floats = NDArray[np.float32]
 
@@ -56,13 +62,14 @@ class Limit:
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """A recording as it is used: mono ``samples (T,)`` at ``rate``, about -1 to 1.
+    """A recording as it is used: mono ``samples (T,)`` at ``rate``, about -1 to 1; they may have been put aside, and are then read anew
+    whenever they are asked for.
 
     ``source`` is its file (empty: given as samples or bytes), ``source_rate`` the rate that it was recorded at, ``seconds`` its whole
     length, ``clipped`` the share of its samples at full scale. ``problem`` says why it cannot be used; there are no samples then.
     """
 
-    samples: Floats
+    kept: Kept
     rate: int
     source_rate: int = 0
     seconds: float = 0.0
@@ -76,6 +83,11 @@ class Sound:
     def __repr__(self) -> str:
         return f"Sound({self.source!r}, {self.seconds:.2f} s, {self.digest.hex()[:8]})"
 
+    @property
+    def samples(self) -> Floats:
+        """(T,)."""
+        return aside.opened(self.kept)
+
     @cached_property
     def digest(self) -> bytes:
         """Hash of samples and rate."""
@@ -84,9 +96,9 @@ class Sound:
     @property
     def used(self) -> float:
         """Seconds that are used."""
-        return len(self.samples) / self.rate
+        return self.kept.shape[0] / self.rate
 
-    @property
+    @cached_property
     def silent(self) -> bool:
         """Whether there is nothing to hear."""
         return not self.problem and float(np.abs(self.samples).max()) < SILENT
@@ -99,9 +111,33 @@ class _BadSoundError(Exception):
 def read_all(
     values: Sequence[Any], *, folder: Path, rate: int = RATE, given_rate: int | None = None, limit: Limit | None = None
 ) -> list[Sound]:
-    """``read`` of every value, by a few threads: decoding and resampling let go of the interpreter."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(lambda value: read(value, folder=folder, rate=rate, given_rate=given_rate, limit=limit), values))
+    """``read`` of every value, by a few threads: decoding and resampling let go of the interpreter. Of many the samples are put aside."""
+    shed = Shed()
+
+    def one(value: Any) -> Sound:
+        found = read(value, folder=folder, rate=rate, given_rate=given_rate, limit=limit)
+        if isinstance(value, Sound) or found.problem:
+            return found
+        again = partial(_again, value, found.digest, folder=folder, rate=rate, given_rate=given_rate, limit=limit)
+        done = replace(found, kept=shed.keep(found.samples, again))
+        vars(done).update(digest=found.digest, silent=found.silent)  # known while the samples are at hand
+        return done
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        starts = range(0, len(values), AT_ONCE)
+        return [found for start in starts for found in threads.map(one, values[start : start + AT_ONCE])]
+
+
+def _again(value: Any, digest: bytes, **how: Any) -> Floats:
+    """The samples of a recording that there was no room to keep.
+
+    Raises:
+        DataError: It has changed, or is gone.
+    """
+    found = read(value, **how)
+    if found.problem or found.digest != digest:
+        raise aside.changed(found.source or "a recording", found.problem or "another recording than when the run began")
+    return found.samples
 
 
 def read(value: Any, *, folder: Path, rate: int = RATE, given_rate: int | None = None, limit: Limit | None = None) -> Sound:
@@ -158,14 +194,15 @@ def pieces(one: Sound, longest: float) -> list[Sound]:
     """A recording in pieces of at most ``longest`` seconds, one after another; each cut is in the middle of the quietest ``PAUSE`` seconds
     within the last third of what a piece may be long, so that it hardly ever goes through a word."""
     most, pause = max(2, round(longest * one.rate)), max(1, round(PAUSE * one.rate))
-    found, start = [], 0
-    while len(one.samples) - start > most:
+    found, start, length = [], 0, one.kept.shape[0]
+    samples = one.samples if length > most else None
+    while samples is not None and length - start > most:
         first = start + most - max(most // 3, min(pause, most - 1))
-        loudness = np.convolve(np.square(one.samples[first : start + most], dtype=np.float64), np.ones(pause), "valid")
+        loudness = np.convolve(np.square(samples[first : start + most], dtype=np.float64), np.ones(pause), "valid")
         end = first + (int(loudness.argmin()) + pause // 2 if len(loudness) else 0)
-        found.append(replace(one, samples=one.samples[start:end]))
+        found.append(replace(one, kept=aside.part(one.kept, start, end)))
         start = end
-    return [*found, replace(one, samples=one.samples[start:])]
+    return [*found, replace(one, kept=aside.part(one.kept, start, length))]
 
 
 def resampled(samples: Floats, rate: int, to: int) -> Floats:

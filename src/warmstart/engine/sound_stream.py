@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from warmstart.core import registry
 from warmstart.core.errors import BadOption, DataError
-from warmstart.engine import bodies, examples, extraction, frames, sound, splits, store
+from warmstart.engine import aside, bodies, examples, extraction, frames, sound, splits, store
+from warmstart.engine.aside import Kept, Shed
 from warmstart.engine.frames import FLOOR, Frames
 from warmstart.engine.learner import Corpus, Picture, Setting
 from warmstart.engine.order import ByLength
@@ -33,9 +34,10 @@ CROPPED = 31
 
 @dataclass(frozen=True)
 class Heard:
-    """``nats[i]`` are frames (N, M) in float16; ``train`` and ``held`` are rows, ``labels`` (rows,) indices into ``names``."""
+    """``nats[i]`` are frames (N, M) in float16, put aside where they are many; ``train`` and ``held`` are rows, ``labels`` (rows,) indices
+    into ``names``."""
 
-    nats: list[NDArray[np.float16]]
+    nats: list[Kept]
     train: Tensor
     held: Tensor
     corpus: Corpus
@@ -55,13 +57,13 @@ class SoundStream:
         self.labels: Tensor | None = heard.labels
         self.held_labels: Tensor | None = heard.labels[heard.held]
         self.augmentation = SoundAugmentation(**settings["augment"])
-        lengths = np.minimum([len(x) for x in heard.nats], settings["longest"])
+        lengths = np.minimum([x.shape[0] for x in heard.nats], settings["longest"])
         self._order = ByLength(heard.train.numpy(), lengths, settings["batch"], seed=setting.seed)
 
     @property
     def bytes(self) -> int:
         """Memory that the frames take."""
-        return sum(x.nbytes for x in self._heard.nats)
+        return sum(x.nbytes for x in self._heard.nats if isinstance(x, np.ndarray))
 
     def rows(self, step: int) -> Tensor:
         """Rows of the whole batch of a step, (B,)."""
@@ -117,8 +119,9 @@ class SoundStream:
     def _cut(self, row: int, u: float) -> NDArray[np.float16]:
         """The frames of a recording, of a long one a stretch."""
         x, longest = self._heard.nats[row], int(self.settings["longest"])
-        first = int(u * (len(x) - longest + 1)) if len(x) > longest else 0
-        return x[first : first + longest]
+        length = x.shape[0]
+        first = int(u * (length - longest + 1)) if length > longest else 0
+        return aside.opened(aside.part(x, first, min(length, first + longest)))
 
     def _placed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: x.to(self.setting.device) for name, x in batch.items()}
@@ -156,7 +159,8 @@ def read(setting: Setting) -> Heard:
         digest.update(value[0].digest + target.encode("utf-8", "surrogatepass"))
     items = {"recordings": len(train), "held-out recordings": len(held)}
     corpus = Corpus(corpus.source, digest.hexdigest(), items, corpus.left_out, corpus.notes)
-    nats = [how.nats(value[0]).astype(np.float16) for value in inputs]
+    shed = Shed()
+    nats = [shed.keep(how.nats(value[0]).astype(np.float16)) for value in inputs]
     labels = torch.tensor([known[t] for t in targets])
     return Heard(nats, torch.from_numpy(train), torch.from_numpy(held), corpus, names, labels, how.settings)
 

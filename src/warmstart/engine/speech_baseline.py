@@ -6,7 +6,7 @@ What a body has to beat, and what is used where there is none. Shapes: N recordi
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from warmstart.core.protocols import Input
 from warmstart.engine import batches, fit, sound, spectra, store, transcripts
+from warmstart.engine.aside import Kept, Shed, opened
 from warmstart.engine.ctc_head import Head
 from warmstart.engine.job import Fitted, Job, Plan
 from warmstart.engine.master_weights import Group
@@ -52,14 +53,15 @@ class Baseline:
 
     def logits(self, values: Sequence[Input], *, quiet: bool = True) -> Floats:
         """Answers in compact form, (N, 1 + L); see ``transcripts.packed``."""
-        return self.answers([features(value[0], self.rate, self.high) for value in values])
+        shed = Shed()
+        return self.answers([shed.keep(features(value[0], self.rate, self.high)) for value in values])
 
     @torch.inference_mode()
-    def answers(self, frames: Sequence[Floats]) -> Floats:
+    def answers(self, frames: Sequence[Kept]) -> Floats:
         """Of features (F, 3 M) each."""
         found: list[tuple[NDArray[np.int64], float]] = [(np.zeros(0, np.int64), 0.0)] * len(frames)
-        for part, _ in batches.uniform([len(f) for f in frames], tokens=PREDICT_FRAMES):
-            state, mask = together([frames[int(i)] for i in part])
+        for part, _ in batches.uniform([f.shape[0] for f in frames], tokens=PREDICT_FRAMES):
+            state, mask = together([opened(frames[int(i)]) for i in part])
             for i, row in zip(part, self.head.compact(self.head.eval()([state], {"state_masks": [mask]})), strict=True):
                 found[int(i)] = (row[1:][row[1:] >= 0].astype(np.int64), float(row[0]))
         return transcripts.packed(found)
@@ -118,15 +120,16 @@ def run(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job
         CutRefused: The transcripts are longer than the recordings can say.
     """
     rate, high = _band([bench.inputs[int(i)][0] for i in train])
-    frames = {int(i): features(bench.inputs[int(i)][0], rate, high) for i in np.concatenate([train, held])}
+    shed = Shed()
+    frames = {int(i): shed.keep(features(bench.inputs[int(i)][0], rate, high)) for i in np.concatenate([train, held])}
     head = _fresh(bench, train, frames, decoding, job.seed)
-    lengths = np.array([len(frames[int(i)]) for i in train])
+    lengths = np.array([frames[int(i)].shape[0] for i in train])
     how = fit.Schedule(epochs=job.settings["epochs"], most=job.settings["most"], tokens=ROWS * int(lengths.max()), rows=ROWS)
     head.train()
 
     def loss_of(positions: NDArray[np.int64]) -> Tensor:
         rows = train[positions]
-        state, mask = together([frames[int(i)] for i in rows])
+        state, mask = together([opened(frames[int(i)]) for i in rows])
         return head.loss(head([hidden(state)], {"state_masks": [mask]}), [bench.targets[int(i)] for i in rows], 0.0)
 
     done = fit.train(
@@ -156,7 +159,7 @@ def hidden(state: Tensor) -> Tensor:
     return state
 
 
-def _fresh(bench: Workbench, train: NDArray[np.int64], frames: dict[int, Floats], decoding: dict[str, Any], seed: int) -> Head:
+def _fresh(bench: Workbench, train: NDArray[np.int64], frames: Mapping[int, Kept], decoding: dict[str, Any], seed: int) -> Head:
     from warmstart.engine import ctc_head
 
     with seeded(seed):
@@ -164,7 +167,7 @@ def _fresh(bench: Workbench, train: NDArray[np.int64], frames: dict[int, Floats]
             [(0, STACKED * BANDS)],
             bench.labels,
             [bench.targets[int(i)] for i in train],
-            np.array([float(len(frames[int(i)])) for i in train]),
+            np.array([float(frames[int(i)].shape[0]) for i in train]),
             decoding=decoding,
         )
 

@@ -83,7 +83,7 @@ def of_image(picture: Picture, augmentation: Augmentation, random: np.random.Gen
     """A view of a picture as a body takes it; what is kept of it in small stays."""
     import torch
 
-    pixels = picture.small if picture.pixels is None else picture.pixels
+    pixels = picture.shown
     drawn = torch.from_numpy(random.random((1, NUMBERS)))
     how = augmentation if min(pixels.shape[:2]) > SMALL else replace(augmentation, crop="pad")
     x = torch.from_numpy(np.array(pixels))
@@ -91,7 +91,7 @@ def of_image(picture: Picture, augmentation: Augmentation, random: np.random.Gen
     found = how(x, drawn)[0].mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     digest = hashlib.blake2b(picture.digest + drawn.numpy().tobytes() + repr(how).encode(), digest_size=16).digest()
     whole = np.ascontiguousarray(found[..., 0] if pixels.ndim == 2 else found)
-    return replace(picture, pixels=whole, digest=digest, form=picture.form)
+    return replace(picture, kept=whole, digest=digest, form=picture.form)
 
 
 @dataclass(frozen=True)
@@ -128,4 +128,4 @@ class SoundChanges:
 
 def of_sound(sound: Sound, changes: SoundChanges, random: np.random.Generator) -> Sound:
     """A view of a recording."""
-    return replace(sound, samples=changes(sound.samples, random))
+    return replace(sound, kept=changes(sound.samples, random))

@@ -24,6 +24,7 @@ from warmstart.engine import backbone as backbones
 from warmstart.engine.activations import Key
 from warmstart.engine.backbone import Backbone
 from warmstart.engine.balance import Balance
+from warmstart.engine.encodings import Encodings
 from warmstart.engine.shelf import Shelf
 from warmstart.engine.store import write_json
 from warmstart.engine.variants import Variants
@@ -104,9 +105,9 @@ class Workbench:
         return self.modality.encoder(self.backbone.folder, self.max_length)
 
     @cached_property
-    def encoded(self) -> list[Encoded]:
+    def encoded(self) -> Encodings:
         """Every row as arrays."""
-        return self.encoder.encode(self.inputs)
+        return Encodings(self.encoder, self.inputs)
 
     @cached_property
     def variants(self) -> Variants:
@@ -124,7 +125,7 @@ class Workbench:
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Size of each row, in tokens or what else its encoder counts; a view is as long as its row."""
-        return self.variants.extended(np.array([self.encoder.size(e) for e in self.encoded], dtype=np.int64))
+        return self.variants.extended(self.encoded.sizes)
 
     @property
     def mean_length(self) -> float:

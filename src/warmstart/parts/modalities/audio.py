@@ -162,7 +162,7 @@ class AudioEncoder:
 
     def __init__(self, how: Extraction | Patches | Frames, limit: Limit) -> None:
         self._how = how
-        self.fingerprint = how.fingerprint
+        self.fingerprint, self.instant = how.fingerprint, getattr(how, "instant", False)
         self.max_length = how.longest(limit.seconds)
 
     def size(self, example: Encoded) -> int:

@@ -170,7 +170,7 @@ class ImageEncoder:
 
     def __init__(self, folder: Path, *, whole: tuple[int, int] | None = None) -> None:
         self._how = preprocessing.of(folder, whole=whole)
-        self.fingerprint = self._how.fingerprint
+        self.fingerprint, self.instant = self._how.fingerprint, self._how.processor is None
         self.max_length = self.size(self._how.encode(Picture(np.zeros((64, 64), np.uint8), "")))
 
     def size(self, example: Encoded) -> int:

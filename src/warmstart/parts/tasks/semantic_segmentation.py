@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ from warmstart.core.errors import BadOption, DataError
 from warmstart.core.protocols import Input
 from warmstart.core.report import Metric
 from warmstart.engine import masks, overlap, statistics
+from warmstart.engine.aside import opened
 from warmstart.engine.masks import Mask
 
 if TYPE_CHECKING:
@@ -120,13 +122,13 @@ class Part:
         return tuple(sorted(found, key=lambda name: found[name]))
 
     def encode(self, values: Sequence[Any], labels: Sequence[str]) -> NDArray[Any]:
-        """(N,) maps (H, W) of classes, with ``masks.VOID`` and ``masks.UNKNOWN``."""
+        """(N,) maps (H, W) of classes, with ``masks.VOID`` and ``masks.UNKNOWN``; of masks that were put aside, what gives them."""
         index = {label: i for i, label in enumerate(labels)}
         found = np.empty(len(values), object)
         for i, mask in enumerate(values):
             names = [self._class(mask, v) for v in mask.values]
             lookup = np.array([masks.VOID if n is None else index.get(n, masks.UNKNOWN) for n in names], np.uint8)
-            found[i] = lookup[mask.cells]
+            found[i] = lookup[mask.cells] if isinstance(mask.kept, np.ndarray) else partial(_looked_up, mask, lookup)
         return found
 
     def unknown(self, values: Sequence[Any], labels: Sequence[str]) -> dict[str, int]:
@@ -142,7 +144,7 @@ class Part:
 
     def counts(self, targets: Sequence[NDArray[Any]], labels: Sequence[str]) -> dict[str, int]:
         """How many masks have each class in them."""
-        seen: Counter[int] = Counter(c for target in targets for c in np.unique(target).tolist() if c < masks.UNKNOWN)
+        seen: Counter[int] = Counter(c for target in targets for c in np.unique(opened(target)).tolist() if c < masks.UNKNOWN)
         return {labels[c]: count for c, count in seen.most_common()}
 
     def _class(self, mask: Mask, value: str) -> str | None:
@@ -224,3 +226,7 @@ class Part:
         from warmstart.engine import mask_figures
 
         return mask_figures.picture(value[0], target, compact, labels)
+
+
+def _looked_up(mask: Mask, lookup: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return lookup[mask.cells]
