@@ -9,10 +9,11 @@ import os
 import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ class Shed:
 
     def __init__(self) -> None:
         self._room = IN_MEMORY_BYTES
-        self._file: IO[bytes] | None = None
+        self._file: int | None = None
         self._end, self._limit, self._full = 0, 0, False
         self._lock = threading.Lock()
 
@@ -111,7 +112,7 @@ class Shed:
 
     def _descriptor(self) -> int:
         assert self._file is not None  # noqa: S101 - something was put there
-        return self._file.fileno()
+        return self._file
 
     def _reserved(self, size: int) -> int | None:
         """Where so many bytes may be written; None where there is no room."""
@@ -120,7 +121,9 @@ class Shed:
                 folder = _folder()
                 folder.mkdir(parents=True, exist_ok=True)
                 self._limit = int(shutil.disk_usage(folder).free * DISK_SHARE)
-                self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - as long as what lies in it
+                self._file, name = tempfile.mkstemp(dir=folder)
+                weakref.finalize(self, os.close, self._file)
+                Path(name).unlink()  # a killed run leaves nothing behind
             except OSError:
                 self._full = True
         if self._full or self._end + size > self._limit:

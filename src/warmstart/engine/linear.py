@@ -38,6 +38,8 @@ STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Best on pooled MiniLM states of all layers: 1e-4 for 2 classes in 6,920 rows, 3e-6 for 77 in 10,003; on labels of chance the first."""
 MAX_ROWS = 20_000
 """Rows that a fit learns from at most, beyond it a seeded draw: the working copy is float32, so 20,000 x 2,688 features are 215 MB."""
+MAX_BYTES = 1 << 30
+"""Features that a fit takes at most, where they are so wide that ``MAX_ROWS`` would fill the memory."""
 
 CHUNK_BYTES = 64 << 20
 MAX_STEPS = 200
@@ -252,6 +254,11 @@ class _Problem:
         residual *= self.share[..., None]
         residual *= self.seen
         return (residual.flatten(1).T @ self.z).view_as(solution) + penalty * solution
+
+
+def most_rows(n_features: int) -> int:
+    """Rows of so many float32 features that are worth bringing together for a fit."""
+    return min(MAX_ROWS, MAX_BYTES // (4 * n_features))
 
 
 def _draw(rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -65,7 +65,7 @@ class Part:
             size = min(n, 20_000) * bench.n_classes * bench.width * (bench.backbone.n_blocks + 1)
             return states + 0.3 + size * bench.measured.get("probe", 1e-8)
 
-        most = min(len(train), linear.MAX_ROWS)
+        most = min(len(train), linear.most_rows(bench.width * (bench.backbone.n_blocks + 1)))
         for n in dict.fromkeys([most, *(n for n in (5000, 2500, 1200, 600, 300) if n < most)]):
             predicted = cost(n)
             if predicted <= seconds:
