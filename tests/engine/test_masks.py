@@ -13,6 +13,7 @@ from PIL import Image
 import tiny_masks
 from warmstart.core.errors import DataError, FileUnreadable
 from warmstart.engine import mask_figures, mask_files, masks
+from warmstart.engine.answers import Files
 from warmstart.engine.images import Picture
 
 CELLS = np.array([[0, 0, 1, 7], [0, 1, 1, 255]], np.uint8)
@@ -163,12 +164,12 @@ def test_files_of_names(tmp_path: Path) -> None:
 def test_written_masks_read_back_as_they_were(tmp_path: Path) -> None:
     maps = np.array([[[0, 1], [1, 1]], [[1, 0], [0, 0]]], np.uint8)
     values = [(Picture(COLOURS, "x/a.png", size=(6, 4)),), (Picture(COLOURS, "y/a.png", size=(2, 2)),)]
-    paths = mask_figures.write(maps, ("3", "9"), values, tmp_path)
+    paths = mask_figures.write(maps, ("3", "9"), values, Files(tmp_path))
     first, second = (masks.read(p) for p in paths)
     assert first.size == (6, 4)
     assert named(second) == [["9", "3"], ["3", "3"]]
     assert not (tmp_path / "classes.txt").exists()
-    mask_figures.write(maps, ("road", "sky"), values, tmp_path)
+    mask_figures.write(maps, ("road", "sky"), values, Files(tmp_path))
     assert mask_files.names_in(tmp_path) == {"0": "road", "1": "sky"}
     assert masks.read(paths[1]).values == ("0", "1")
 

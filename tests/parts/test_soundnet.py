@@ -39,6 +39,6 @@ def test_it_is_what_sound_starts_from(tmp_path: Path) -> None:
     found = Card.read(tmp_path / "model")
     assert (found.backbone.name, found.backbone.licence) == ("soundnet", "apache-2.0")
     more, expected = tiny_sound.vowels(40, seed=1)
-    rows = predict.run(tmp_path / "model", more)
+    rows = list(predict.run(tmp_path / "model", more))
     assert np.mean([row["label"] == label for row, label in zip(rows, expected, strict=True)]) > 0.6
     assert [row["probabilities"] for row in warmstart.load(tmp_path / "model").predict(more)] == [row["probabilities"] for row in rows]

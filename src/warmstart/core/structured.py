@@ -30,7 +30,7 @@ class StructuredTask(Protocol):
     asked with where the user gave no others; ``confusion(compact, targets, labels) -> (names, counts)``;
     ``typical`` (how many middling answers the report shows after the worst);
     ``load(values, folder=) -> list`` (raw targets of what stands in a table, before they are checked);
-    ``write(compact, labels, values, folder) -> list[dict]`` (answers as files, and what ``predict`` tells of each);
+    ``write(compact, labels, values, files) -> list[dict]`` (answers as ``engine.answers.Files``, and what ``predict`` tells of each);
     and a model without a body, by
     ``plan_classic``, ``fit_classic`` and ``load_classic``, whose predictor writes ``classic.json`` with ``{"task": name}``.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,23 @@ from torch import Tensor
 from warmstart.core.structured import StructuredTask
 
 PADDING = -1
+
+
+@dataclass
+class Files:
+    """A folder for answers that are files, and the names that are taken: ``name`` gives one for each input, in order."""
+
+    folder: Path
+    taken: set[str] = field(default_factory=set)
+    count: int = 0
+
+    def name(self, source: str) -> str:
+        """After the file that the input came from, or its number."""
+        self.count += 1
+        stem = Path(source).stem[:100] if "." in source else f"{self.count:05}"
+        found = stem if stem not in self.taken else f"{stem}-{self.count}"
+        self.taken.add(found)
+        return found
 
 
 def is_structured(task: Any) -> bool:

@@ -27,6 +27,12 @@ class Table:
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def part(self, start: int, stop: int) -> Table:
+        """Rows ``start`` to ``stop``; what was left out or noted belongs to the first part."""
+        columns = {name: values[start:stop] for name, values in self.columns.items()}
+        whole = (self.left_out, self.notes) if start == 0 else ({}, [])
+        return Table(columns, self.rows[start:stop], self.source, self.unit, *whole)
+
 
 @dataclass
 class Draft:

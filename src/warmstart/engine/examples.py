@@ -51,6 +51,7 @@ def read_examples(
     skip_bad: bool,
     labelled: bool,
     body: Path | None = None,
+    may_be_empty: bool = False,
 ) -> Examples:
     """Read ``source`` (anything ``read_table`` takes), settle which column plays which role, and check every row.
 
@@ -63,6 +64,7 @@ def read_examples(
         skip_bad: Leave unusable rows out and count them, instead of raising.
         labelled: Whether labels are needed; if not, those that are found are kept unchecked, and given columns for them may be absent.
         body: Folder of the body that the rows are for, which the modality may fit them to.
+        may_be_empty: Whether ``skip_bad`` may leave no row at all: the source is a part of a larger one.
 
     Raises:
         BadOption: ``given`` names a role that does not exist.
@@ -84,7 +86,9 @@ def read_examples(
     if targets is not None and load is not None:
         targets = load(targets, folder=sources.folder_of(table.source))
     groups = table.columns[columns["group"]] if "group" in columns else None
-    kept, left_out = _usable(table, modality, task, inputs, targets if labelled else None, groups, skip_bad=skip_bad)
+    kept, left_out = _usable(
+        table, modality, task, inputs, targets if labelled else None, groups, skip_bad=skip_bad, may_be_empty=may_be_empty
+    )
     inferred = [role for role in columns if role not in given]
     notes = [*table.notes, *modality.notes([inputs[i] for i in kept])]
     if inferred:
@@ -200,6 +204,7 @@ def _usable(
     groups: Sequence[Any] | None,
     *,
     skip_bad: bool,
+    may_be_empty: bool,
 ) -> tuple[list[int], dict[str, int]]:
     """Indices of the rows that can be used, and how many cannot, by reason."""
     kept: list[int] = []
@@ -222,7 +227,7 @@ def _usable(
         where = bad_target or modality.where(value)
         first_bad = first_bad or f"{table.source}, {table.unit} {table.rows[i]}: {where and f'{where}: '}{reason}"
         reasons[reason] += 1
-    if reasons and (not skip_bad or not kept):
+    if reasons and (not skip_bad or not (kept or may_be_empty)):
         counted = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         advice = "correct them, or leave such rows out with --skip-bad" if kept else "check which columns were read: --column ROLE=NAME"
         raise DataError(f"{first_bad} (of {len(inputs):,} rows: {counted})", "usable rows", advice)

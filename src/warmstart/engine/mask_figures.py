@@ -6,13 +6,13 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.engine import images
+from warmstart.engine.answers import Files
 from warmstart.engine.aside import opened
 from warmstart.engine.images import Picture
 from warmstart.engine.masks import Cells, palette, resized
@@ -49,13 +49,14 @@ def _named(label: str, colour: NDArray[np.float32]) -> str:
     return f'<span style="white-space:nowrap">{swatch} {html.escape(label[:30])}</span>'
 
 
-def write(maps: NDArray[Any], labels: Sequence[str], values: Sequence[Any], folder: Path) -> list[str]:
+def write(maps: NDArray[Any], labels: Sequence[str], values: Sequence[Any], files: Files) -> list[str]:
     """Class maps (N, h, w) as PNG files with a palette, each as large as its image, and their classes in ``classes.txt``; the paths.
 
     Where the classes are numbers a pixel has its class's own, else the place of its class in ``classes.txt``.
     """
     from PIL import Image
 
+    folder = files.folder
     folder.mkdir(parents=True, exist_ok=True)
     numbers = [int(label) if label.isdecimal() and int(label) < 256 else None for label in labels]
     ids = np.array([i if n is None or None in numbers else n for i, n in enumerate(numbers)], np.uint8)
@@ -63,11 +64,9 @@ def write(maps: NDArray[Any], labels: Sequence[str], values: Sequence[Any], fold
         (folder / "classes.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     colours = np.zeros((256, 3), np.uint8)
     colours[ids] = palette(len(labels))
-    paths, taken = [], set()
-    for i, (row, value) in enumerate(zip(maps, values, strict=True)):
-        stem = Path(value[0].name).stem[:100] if "." in value[0].name else f"{i + 1:05}"
-        name = stem if stem not in taken else f"{stem}-{i + 1}"
-        taken.add(name)
+    paths = []
+    for row, value in zip(maps, values, strict=True):
+        name = files.name(value[0].name)
         width, height = value[0].size
         image = Image.fromarray(ids[resized(row.astype(np.uint8), height, width)])
         image.putpalette(colours.tobytes())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,13 @@ from warmstart.core.protocols import Input, Modality, Predictor, Task
 from warmstart.engine import answers, sources
 from warmstart.engine import device as devices
 from warmstart.engine import predictor as predictors
+from warmstart.engine.ahead import ahead
+from warmstart.engine.answers import Files
+from warmstart.engine.draft import Table
 from warmstart.engine.examples import Examples, read_examples
+
+ROWS_AT_ONCE = 20_000
+"""Rows of a part, where the modality does not say less (``at_once``)."""
 
 SETTINGS = "warmstart.json"
 """What a folder needs beside weights to predict as it was trained: precision and longest input."""
@@ -65,14 +71,14 @@ class Model:
             DataError: A row cannot be used, and says which.
         """
         inputs = self.inputs(data, column=column, skip_bad=skip_bad)
-        return self.records(inputs, files=None if files is None else Path(files))
+        return self.records(inputs, files=None if files is None else Files(Path(files)))
 
-    def records(self, values: Sequence[Input], *, quiet: bool = True, files: Path | None = None) -> list[dict[str, Any]]:
+    def records(self, values: Sequence[Input], *, quiet: bool = True, files: Files | None = None) -> list[dict[str, Any]]:
         """As ``predict``, for inputs that were read already."""
         task: Any = self.task
         if files is not None and not hasattr(task, "write"):
             known = "a file for the answers: .csv, .jsonl or .parquet"
-            raise BadOption(f"the folder {files} for answers of {task.name}, which are no files", known, "name a file")
+            raise BadOption(f"the folder {files.folder} for answers of {task.name}, which are no files", known, "name a file")
         probabilities = self.probabilities(values, quiet=quiet)
         if answers.is_structured(task):
             found = self._structured(probabilities, values)
@@ -97,25 +103,53 @@ class Model:
         where = self.modality.where(value)
         return {self.roles[0]: where} if where else dict(zip(self.modality.roles, value, strict=False))
 
-    def inputs(self, data: Any, *, column: dict[str, str] | None = None, skip_bad: bool = False) -> list[Input]:
-        """The rows of ``data`` as this model's modality takes them."""
+    def parts(self, data: Any, *, column: dict[str, str], skip_bad: bool) -> Iterator[Examples]:
+        """The rows of ``data`` in parts of which a few fit into memory; the next one is read while the last is used.
+
+        Labels are not needed. Bad rows are refused, or counted, in the part that they are in; those of a list have no number.
+
+        Raises:
+            InputError: The source, a column or a row is wrong, or no row can be used.
+        """
+        plain = isinstance(data, list | tuple)
+        table = Table({}, list(range(len(data))), "the list") if plain else sources.opened(data, self.modality, skip_bad=skip_bad)
+        at_once = getattr(self.modality, "at_once", ROWS_AT_ONCE)
+        starts = range(0, len(table.rows), at_once)
+
+        def read(start: int) -> Examples:
+            stop = start + at_once
+            if plain:
+                values = self.inputs(data[start:stop], column=column, skip_bad=skip_bad, first=start)
+                return Examples(values, None, None, [], table.source, {})
+            part = table if len(starts) == 1 else table.part(start, stop)
+            return self.examples(part, column=column, skip_bad=skip_bad, labelled=False, may_be_empty=len(starts) > 1)
+
+        used = 0
+        for found in ahead(read, starts):
+            used += len(found.inputs)
+            yield found
+        if not used and len(starts) > 1:
+            raise DataError(f"none of {len(table.rows):,} rows of {table.source} can be used", "usable rows", "check the files")
+
+    def inputs(self, data: Any, *, column: dict[str, str] | None = None, skip_bad: bool = False, first: int = 0) -> list[Input]:
+        """The rows of ``data`` as this model's modality takes them; a list may be a part of a longer one, after so many ``first``."""
         if isinstance(data, list | tuple) and not any(isinstance(v, Mapping) for v in data):
             values = [v if isinstance(v, tuple) else (v,) for v in data]
             values = self.modality.load(values, folder=Path(), body=self.body)
-            for i, value in enumerate(values):
+            for i, value in enumerate(values, first + 1):
                 problem = self.modality.check(value)
                 if len(value) != len(self.roles):
                     raise DataError(
-                        f"input {i + 1} has {len(value)} parts", f"{len(self.roles)}: {', '.join(self.roles)}", "give each as a tuple"
+                        f"input {i} has {len(value)} parts", f"{len(self.roles)}: {', '.join(self.roles)}", "give each as a tuple"
                     )
                 if problem is not None and not skip_bad:
                     where = self.modality.where(value)
-                    given = f"input {i + 1}: {where and f'{where}: '}{problem}"
+                    given = f"input {i}: {where and f'{where}: '}{problem}"
                     raise DataError(given, f"usable {self.modality.name} in every row", "correct it, or leave such rows out")
             return [v for v in values if self.modality.check(v) is None]
         return self.examples(data, column=column or {}, skip_bad=skip_bad, labelled=False).inputs
 
-    def examples(self, data: Any, *, column: dict[str, str], skip_bad: bool, labelled: bool) -> Examples:
+    def examples(self, data: Any, *, column: dict[str, str], skip_bad: bool, labelled: bool, may_be_empty: bool = False) -> Examples:
         """Read a table with the columns that the model was trained on, unless others are given."""
         roles = {role: name for role, name in self.card.columns.items() if role in (*self.modality.roles, "label")}
         table = sources.opened(data, self.modality, skip_bad=skip_bad)
@@ -129,6 +163,7 @@ class Model:
             skip_bad=skip_bad,
             labelled=labelled,
             body=self.body,
+            may_be_empty=may_be_empty,
         )
         differing = [role for role in self.modality.roles if (role in found.columns) != (role in self.roles)]
         if differing:

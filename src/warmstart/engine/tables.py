@@ -9,7 +9,8 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -17,7 +18,7 @@ from warmstart.core.errors import BadOption, DataError, FileNotFound, FileUnread
 from warmstart.engine.draft import Draft, Table, require_distinct
 from warmstart.engine.text_tables import TEXT_SUFFIXES, read_text, sniff_suffix
 
-__all__ = ["Table", "read_table", "write_records"]
+__all__ = ["Table", "read_table", "write_records", "writing"]
 
 ARROW_SUFFIXES = (".parquet", ".arrow", ".feather", ".ipc")
 WRITTEN_SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -180,13 +181,39 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         BadOption: The extension is unknown, or it cannot be written there.
         DiskFull: No space left.
     """
+    with writing(path) as write:
+        write(records)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+    """As ``write_records``, for records that come in blocks: gives what takes a block. All have the columns of the first; CSV and JSONL
+    are written as they come, Parquet at the end.
+
+    Raises:
+        BadOption: The extension is unknown, or it cannot be written there.
+        DiskFull: No space left.
+    """
     require_writable(path)
-    write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix.lower()]
     from warmstart.engine.store import replacing  # brings torch, which reading does not need
 
+    suffix = path.suffix.lower()
+    columns: list[str] = []
+    whole: list[Mapping[str, Any]] = []
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
-            write(file, records)
+
+            def write(records: Sequence[Mapping[str, Any]]) -> None:
+                if suffix == ".csv":
+                    _write_csv(file, records, columns)
+                elif suffix == ".jsonl":
+                    _write_jsonl(file, records)
+                else:
+                    whole.extend(records)
+
+            yield write
+            if suffix == ".parquet":
+                _write_parquet(file, whole)
     except OSError as error:
         raise BadOption(f"cannot write {path}: {error.strerror or error}", "a file that can be written", "choose another place") from error
 
@@ -207,12 +234,16 @@ def _write_jsonl(file: BinaryIO, records: Sequence[Mapping[str, Any]]) -> None:
         file.write((json.dumps(record, ensure_ascii=False, default=_plain) + "\n").encode("utf-8", "backslashreplace"))
 
 
-def _write_csv(file: BinaryIO, records: Sequence[Mapping[str, Any]]) -> None:
-    columns = _flattened(records)
+def _write_csv(file: BinaryIO, records: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
+    """Rows, and before the first ``columns``, which are settled by it."""
+    found = _flattened(records)
+    header = [] if columns else [list(found)]
+    if not columns:
+        columns.extend(found)
     text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
     plain = csv.writer(text, lineterminator="\n")
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # csv forgets to quote a carriage return
-    for row in (list(columns), *zip(*columns.values(), strict=True)):
+    for row in (*header, *zip(*(found.get(name, [None] * len(records)) for name in columns), strict=True)):
         cells = [_cell(value) for value in row]
         (quoted if any("\r" in c for c in cells) else plain).writerow(cells)
     text.detach()  # flushes, and leaves the file to its owner

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,8 @@ def run(
     device: str = "auto",
     precision: str = "auto",
     quiet: bool = True,
-) -> list[dict[str, Any]]:
-    """Label every row of a file, or every sentence.
+) -> Iterator[dict[str, Any]]:
+    """Label every row of a file, or every sentence; of many images or recordings only a few are in memory at once.
 
     Args:
         model: Folder that ``adapt`` wrote.
@@ -38,35 +40,35 @@ def run(
         precision: ``auto`` is what the model was adapted in.
         quiet: No progress.
 
-    Returns:
+    Yields:
         One record a row: ``row`` (its number or line in the file, where there is one), ``input`` (the file that an image came from),
         ``label``, its calibrated ``probability``, and ``probabilities`` by class.
 
     Raises:
         InputError: The folder, a file, a column or a row is wrong.
     """
+    from warmstart.engine import answers, tables
     from warmstart.engine import model as models
-    from warmstart.engine import tables
 
-    files = out if out is not None and not out.suffix else None
-    out = files / RECORDS if files is not None else out
+    files = answers.Files(out) if out is not None and not out.suffix else None
+    out = files.folder / RECORDS if files is not None else out
     if out is not None:
         tables.require_writable(out)
     loaded = models.load(model, device=device, precision=precision)
-    if isinstance(data, str):
-        rows = loaded.examples(data, column=column or {}, skip_bad=skip_bad, labelled=False)
-        for reason, count in rows.left_out.items():
-            print(f"note: {count} rows of {rows.source} were left out: {reason}", file=sys.stderr)
-        values = rows.inputs
-        records = [{"row": row, **found} for row, found in zip(rows.rows, loaded.records(values, quiet=quiet, files=files), strict=True)]
-    else:
-        values = loaded.inputs(list(data), column=column, skip_bad=skip_bad)
-        records = loaded.records(values, quiet=quiet, files=files)
-    named = [loaded.modality.where(value) for value in values]
-    records = [{**({"input": name} if name else {}), **record} for name, record in zip(named, records, strict=True)]
-    if out is not None:
-        tables.write_records(out, [_written(loaded.named(value), record) for value, record in zip(values, records, strict=True)])
-    return records
+    left_out: Counter[tuple[str, str]] = Counter()
+    with tables.writing(out) if out is not None else nullcontext() as write:
+        for part in loaded.parts(data if isinstance(data, str) else list(data), column=column or {}, skip_bad=skip_bad):
+            left_out.update({(part.source, reason): count for reason, count in part.left_out.items()})
+            records = loaded.records(part.inputs, quiet=quiet, files=files)
+            if part.rows:
+                records = [{"row": row, **record} for row, record in zip(part.rows, records, strict=True)]
+            named = [loaded.modality.where(value) for value in part.inputs]
+            records = [{**({"input": name} if name else {}), **record} for name, record in zip(named, records, strict=True)]
+            if write is not None:
+                write([_written(loaded.named(value), record) for value, record in zip(part.inputs, records, strict=True)])
+            yield from records
+    for (source, reason), count in left_out.items():
+        print(f"note: {count} rows of {source} were left out: {reason}", file=sys.stderr)
 
 
 def writes(model: Path, sampling: Mapping[str, Any]) -> bool:

@@ -45,6 +45,7 @@ class Part:
     roles: tuple[str, ...] = ("audio",)
     objective = "wav2vec"
     default_backbone: str | None = "soundnet"
+    at_once = 200
     unit = "ms"
 
     def __init__(self, options: Options) -> None:

@@ -48,6 +48,7 @@ class Part:
     roles: tuple[str, ...] = ("image",)
     objective = "contrastive"
     default_backbone: str | None = None
+    at_once = 500
     unit = "pixels"
 
     def __init__(self, options: Options) -> None:

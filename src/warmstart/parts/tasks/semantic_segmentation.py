@@ -16,6 +16,7 @@ from warmstart.core.errors import BadOption, DataError
 from warmstart.core.protocols import Input
 from warmstart.core.report import Metric
 from warmstart.engine import masks, overlap, statistics
+from warmstart.engine.answers import Files
 from warmstart.engine.aside import opened
 from warmstart.engine.masks import Mask
 
@@ -198,11 +199,11 @@ class Part:
             found.append({"classes": {labels[c]: round(float(shares[c]), 4) for c in order}})
         return found
 
-    def write(self, compact: NDArray[Any], labels: Sequence[str], values: Sequence[Input], folder: Path) -> list[dict[str, Any]]:
-        """Class maps as PNG files in ``folder``, as large as their images: ``{"mask": path}`` of each."""
+    def write(self, compact: NDArray[Any], labels: Sequence[str], values: Sequence[Input], files: Files) -> list[dict[str, Any]]:
+        """Class maps as PNG files, as large as their images: ``{"mask": path}`` of each."""
         from warmstart.engine import mask_figures
 
-        return [{"mask": path} for path in mask_figures.write(compact, labels, values, folder)]
+        return [{"mask": path} for path in mask_figures.write(compact, labels, values, files)]
 
     def told(self, answer: Mapping[str, Any]) -> str:
         """An answer in short, as masks are told: ``road 41 %, sky 20 %``."""
