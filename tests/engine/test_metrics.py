@@ -92,6 +92,32 @@ def test_macro_f1_interval_covers_the_truth() -> None:
     assert 0.91 <= np.mean([m.low <= truth <= m.high for m in draws]) <= 0.99
 
 
+def test_macro_f1_interval_of_many_small_classes_holds_the_value_and_covers_the_truth() -> None:
+    """All resamples lie below a macro F1 that is biased itself; percentiles of them would name neither the value nor the truth."""
+    classes, rows = 200, 1000
+    rng = np.random.default_rng(0)
+    skill, rival = rng.uniform(0.4, 1, classes), rng.integers(classes, size=classes)
+    expected = np.diag(skill)
+    np.add.at(expected, (np.arange(classes), rival), 1 - skill)
+    truth = (2 * expected.diagonal() / (expected.sum(axis=0) + expected.sum(axis=1))).mean()
+    found = []
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        targets = draw.integers(classes, size=rows)
+        predicted = np.where(draw.random(rows) < skill[targets], targets, rival[targets])
+        found.append(metrics.single_label(np.eye(classes)[predicted], targets, seed=seed)["macro_f1"])
+    assert all(m.low < m.value < m.high for m in found)
+    assert np.mean([m.value for m in found]) < truth - 0.02, "no bias, nothing to test"
+    assert np.mean([m.low <= truth <= m.high for m in found]) >= 0.85
+
+
+def test_macro_f1_of_a_thousand_classes_with_five_rows_each_lies_in_its_interval() -> None:
+    targets = np.repeat(np.arange(1000), 5)
+    predicted = np.where(np.random.default_rng(0).random(5000) < 0.7, targets, np.roll(targets, 7))
+    found = metrics.single_label(np.eye(1000)[predicted], targets, seed=0)["macro_f1"]
+    assert found.low <= found.value < found.high - 0.01
+
+
 def test_labels_unknown_to_the_model_count_as_wrong() -> None:
     probabilities, targets = single(100, 3, sharpness=20)
     targets = np.concatenate([targets, np.full(25, -1)])
