@@ -130,6 +130,8 @@ def check_modality(name: str, *, values: Sequence[Input] = (), backbone: Path | 
     """
     import numpy as np
 
+    from warmstart.engine import gallery
+
     part: Modality = registry.create("modalities", name)
     if not values and name not in SAMPLES:
         raise AssertionError(f"no inputs are known here for the modality {name}: give values= and backbone=")
@@ -147,7 +149,9 @@ def check_modality(name: str, *, values: Sequence[Input] = (), backbone: Path | 
     _require(len(set(contents)) == len(values), "different inputs have different content")
     _require(all(isinstance(part.show(value), str) and isinstance(part.where(value), str) for value in values), "show and where give text")
     pictures = [part.picture(value) for value in values]
-    _require(all(not uri or (uri.startswith("data:image/") and len(uri) < 8_000) for uri in pictures), "a picture is a small data URI")
+    _require(all(not uri or gallery.is_picture(uri) for uri in pictures), "a picture is a small data URI of PNG, JPEG or WebP")
+    heard = [part.sound(value, 1.0) for value in values] if hasattr(part, "sound") else []
+    _require(all(not uri or gallery.is_sound(uri) for uri in heard), "a sound is a small data URI of MP3, OGG, FLAC or WAV")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         featurizer = part.featurizer({})

@@ -154,6 +154,28 @@ def test_rungs_with_fewer_folds_are_compared_on_the_rows_that_both_have(bench: W
         assert compared.difference == pytest.approx(once.comparisons[0].difference)
         assert compared.low == pytest.approx(once.comparisons[0].low, abs=0.02)
     assert [rung.examples for rung in mixed.rungs] == [2 * N, N]
+    assert [rung.rows for rung in mixed.rungs] == [N, N]
+    assert all(rung.common is None for rung in mixed.rungs), "the same rows"
+
+
+def test_rungs_that_answered_other_rows_have_a_score_on_those_that_all_answered(bench: Workbench) -> None:
+    """The chosen rung may show a lower score than a cheaper one only where the rows differ, and then both are shown on the same."""
+    halves = [(np.arange(0), np.arange(N // 2)), (np.arange(0), np.arange(N // 2, N))]
+    climbed = ladder.Ladder(bench=bench, splits=halves, clock=Clock(None), folder=Path("unused"))
+    cheap = step(bench, "classic", [*range(20), *range(N // 2, N)])  # weak on the first half, perfect on the second
+    cheap.folds = 2
+    dear = step(bench, "full", first(30))
+    dear.logits = dear.logits[: N // 2] if dear.logits is not None else None
+    found = choice.choose(climbed, [cheap, dear], prefer="best", eligible=["classic", "full"])
+    classic, full = found.rungs
+    assert full.chosen
+    assert (classic.rows, full.rows) == (N, N // 2)
+    assert classic.score > full.score
+    assert classic.common is not None
+    assert full.common is not None
+    assert (classic.common.n, full.common.n) == (N // 2, N // 2)
+    assert (classic.common.value, full.common.value) == pytest.approx((20 / 48, 30 / 48))
+    assert full.common.low < full.common.value < full.common.high
 
 
 def test_the_choice_looks_at_no_clock(bench: Workbench) -> None:

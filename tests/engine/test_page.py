@@ -10,8 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from warmstart.core.report import Comparison, CurvePoint, DataSummary, ErrorCase, Metric, Neighbour, ReliabilityBin, Report, Rung
-from warmstart.engine import page, plots
+from warmstart.core.report import (
+    ClassScore,
+    Comparison,
+    CurvePoint,
+    DataSummary,
+    ErrorCase,
+    Metric,
+    Neighbour,
+    ReliabilityBin,
+    Report,
+    Rung,
+)
+from warmstart.engine import gallery, page
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 NASTY = "<script>alert('x')</script> & \"quoted\" $a_b$ {{ 7 * 7 }} <!-- --> </style> 漢字 \x00\x1b"
@@ -355,20 +366,88 @@ def test_numbers_read_well(shown: str, expected: str) -> None:
     assert shown.replace("\u00a0", " ") == expected
 
 
-def test_confused_classes_become_neighbours() -> None:
-    counts = np.diag([50] * 16)
-    for a, b in ((0, 9), (3, 14), (5, 11)):
-        counts[a, b] = counts[b, a] = 20
-    order = plots.order_by_confusion(counts)
-    assert sorted(order) == list(range(16))
-    assert all(abs(order.index(a) - order.index(b)) == 1 for a, b in ((0, 9), (3, 14), (5, 11)))
+def test_rungs_on_other_rows_are_set_side_by_side_on_the_same() -> None:
+    common = [Metric(0.84, 0.8, 0.87, 144), Metric(0.9, 0.86, 0.93, 144)]
+    rungs = [
+        Rung("linear_probe", 0.915, 0.89, 0.93, 1.0, 1.0, 10, examples=576, rows=576, common=common[0]),
+        Rung("tail", 0.902, 0.86, 0.93, 2.0, 2.0, 20, chosen=True, examples=144, rows=144, common=common[1]),
+    ]
+    report = dataclasses.replace(report_of(SIX, 600), ladder=[*rungs, RUNGS[-1]])
+    text = Checker(page.render(report)).text
+    assert "on the same 144 rows" in text
+    assert "linear_probe 91.5 % 89.0–93.0 % 576 84.0 % −6.0" in text.replace("\u00a0", " ")
+    lines = report.as_text().splitlines()
+    table = lines[next(i for i, line in enumerate(lines) if line.startswith("  rung")) :]
+    assert table[0].split()[:9] == ["rung", "score", "95", "%", "interval", "rows", "on", "144", "rows"]
+    assert table[1].split()[4:6] == ["576", "0.840"]
+    assert "compare them on the 144 rows" in table[4]
+    printed = report.contract()["ladder"]
+    assert [rung["rows"] for rung in printed] == [576, 144, 0]
+    assert printed[0]["common"] == {"value": 0.84, "low": 0.8, "high": 0.87, "n": 144}
+    same = dataclasses.replace(report, ladder=[dataclasses.replace(r, common=None) for r in rungs])
+    assert "on the same" not in Checker(page.render(same)).text
+    assert "compare them" not in same.as_text()
 
 
-def test_the_most_confused_pairs_come_first() -> None:
-    report = dataclasses.replace(report_of(("a", "b", "c"), 30), confusion=[[5, 1, 0], [7, 9, 2], [0, 0, 4]])
-    first, second, *_ = page.confused_pairs(report)
-    assert first == {"truth": "b", "predicted": "a", "count": 7, "of": 18}
-    assert (second["truth"], second["predicted"]) == ("b", "c")
+def of_classes(size: int) -> Report:
+    """A report with scores and curves of so many classes."""
+    report = report_of(tuple(f"class {i:03}" for i in range(size)), 10 * size)
+    share = Metric(0.5, 0.2, 0.8, 10)
+    classes = [ClassScore(f"class {i:03}", i + 1, Metric(i / size, 0.0, 1.0, 9), share if i else None, share) for i in range(size)]
+    curves = {c.label: np.linspace(1, c.f1.value, 101).tolist() for c in classes[:12]}
+    return dataclasses.replace(report, classes=classes[::-1], curves=curves)
+
+
+def test_classes_are_listed_from_the_lowest_with_their_rows_and_curves() -> None:
+    checker = Checker(page.render(of_classes(5)))
+    text = checker.text.replace("\u00a0", " ")
+    assert "classes" in checker.ids
+    assert "class 000 0.0 % 0.0–100.0 % – 50.0 % 1 class 001 20.0 %" in text
+    assert checker.open == []
+    assert sum(value.startswith("Precision against recall of ") for name, value in checker.attributes if name == "aria-label") == 5
+    assert "class 000 area 0.50" in text
+
+
+def test_of_many_classes_the_lowest_are_listed() -> None:
+    rendered = page.render(of_classes(1000))
+    text = Checker(rendered).text
+    assert "The 30 lowest of 1,000 classes" in text
+    assert "The 12 of 1,000 classes that are known worst" in text
+    assert len(rendered.encode()) < 2_000_000
+
+
+def test_pictures_make_a_montage_and_sounds_can_be_played() -> None:
+    pixel = "data:image/png;base64,iVBORw0KGgo="
+    report = report_of(SIX, 600)
+    near = tuple(dataclasses.replace(n, picture=pixel, text=NASTY) for n in report.errors[0].neighbours)
+    seen = dataclasses.replace(report, errors=[dataclasses.replace(e, picture=pixel, neighbours=near, text=NASTY) for e in report.errors])
+    checker = Checker(page.render(seen))
+    assert ("class", "errors montage") in checker.attributes
+    assert checker.attributes.count(("src", pixel)) == 8 * 4
+    assert "script" not in checker.tags
+    assert checker.open == []
+    tone = "data:audio/mpeg;base64,SUQzBAA="
+    near = tuple(dataclasses.replace(n, sound=tone) for n in near)
+    errors = [dataclasses.replace(e, sound=tone, decision="without <b>", neighbours=near) for e in seen.errors]
+    checker = Checker(page.render(dataclasses.replace(seen, errors=errors)))
+    assert ("class", "errors heard") in checker.attributes
+    assert checker.tags.count("audio") == 8 * 4
+    assert "without <b>" in checker.text
+    assert checker.open == []
+
+
+def test_the_page_stays_small_with_as_many_large_pictures_and_sounds_as_there_may_be() -> None:
+    extreme = extreme_report()
+    picture = "data:image/jpeg;base64," + "A" * (gallery.MOST_PICTURE - 100)
+    tone = "data:audio/mpeg;base64," + "A" * (gallery.MOST_SOUND - 100)
+    near = tuple(dataclasses.replace(n, picture=picture, sound=tone) for n in extreme.errors[0].neighbours)
+    case = dataclasses.replace(extreme.errors[0], picture=picture, sound=tone, neighbours=near, decision=NASTY * 50)
+    classes = of_classes(300)
+    full = dataclasses.replace(extreme, errors=[case] * 200, classes=classes.classes, curves=classes.curves)
+    rendered = page.render(full)
+    assert len(rendered.encode()) < 2_000_000
+    assert rendered.count(picture) >= 25, "every error that is shown is seen"
+    assert rendered.count("<audio") >= 5
 
 
 def test_write_replaces_the_file_whole(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import base64
 import io
 
 import numpy as np
@@ -153,7 +154,18 @@ def test_a_spectrogram_is_a_small_picture(tmp_path):
     image = Image.open(io.BytesIO(__import__("base64").b64decode(body)))
     assert head == "data:image/png;base64"
     assert image.size == sound.PICTURE
-    assert len(uri) < 8_000
+    assert len(uri) < 12_000
+
+
+@pytest.mark.parametrize(("rate", "played"), [(16_000, 16_000), (48_000, 16_000), (8_000, 8_000)])
+def test_the_beginning_can_be_played(rate, played):
+    tone = sound.Sound(np.sin(np.arange(rate * 20) / 10).astype(np.float32), rate, rate, 20.0)
+    uri = sound.playable(tone, 3.0)
+    samples, found = soundfile.read(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert found == played
+    assert abs(len(samples) / found - 3) < 0.2
+    assert len(uri) < 15_000
+    assert sound.playable(sound.Sound(np.zeros(0, np.float32), 16_000, problem="no such file"), 3.0) == ""
 
 
 def test_pieces_are_cut_in_pauses_and_lose_nothing():

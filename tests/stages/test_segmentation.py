@@ -86,7 +86,7 @@ def test_a_decoder_on_frozen_maps(data: Path, model: Path, tmp_path: Path, capsy
     assert re.fullmatch(r"[a-z]+ \d+ %, .*", report["errors"][0]["predicted"])
     page = (model / "report.html").read_text()
     assert 'class="masks"' in page
-    assert "iou of each class" in page
+    assert "IoU of each class" in page
 
     image = data / "test" / "images" / "1-001.png"
     found = warmstart.load(model).predict([str(image)])

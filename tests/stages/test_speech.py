@@ -123,7 +123,7 @@ def test_the_report_lets_errors_be_seen_and_heard(scratch):
     page = (scratch / "report.html").read_text()
     report = json.loads((scratch / "report.json").read_text())
     wrong = [case for case in report["errors"] if case["truth"] != case["predicted"]]
-    assert all("data:audio/mpeg;base64," in case["figure"] for case in wrong)
+    assert all(case["sound"].startswith("data:audio/mpeg;base64,") and "aligned" in case["figure"] for case in wrong)
     assert page.count("<audio") == len(wrong) <= 12
     assert len(page) < 2_000_000
     assert "word error rate" in page

@@ -90,7 +90,10 @@ class Modality(Protocol):
         ...
 
     def picture(self, value: Input) -> str:
-        """The input as a small picture for a report: a data URI of a few kilobytes, or empty."""
+        """The input as a small picture for a report: a data URI of at most ten kilobytes, or empty.
+
+        A modality that can be heard also has ``sound(value, seconds)``: its beginning as a small data URI, or empty.
+        """
         ...
 
     def extent(self, value: Input) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,8 @@ class Rung:
     """One strategy that the ladder climbed, or passed over (``score`` is then None and ``note`` says why).
 
     ``score`` is the held-out value of the task's main metric with its 95 % interval; ``trainable`` counts parameters
-    that moved; ``examples`` is the number of held-out predictions behind the score.
+    that moved; ``examples`` is the number of held-out predictions behind the score, of ``rows`` different rows. Where rungs were measured
+    on different numbers of rows, ``common`` is the value on those that all of them answered: only there they can be set side by side.
     """
 
     strategy: str
@@ -35,6 +37,8 @@ class Rung:
     chosen: bool = False
     note: str = ""
     examples: int = 0
+    rows: int = 0
+    common: Metric | None = None
 
 
 @dataclass(frozen=True)
@@ -70,23 +74,40 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
+class ClassScore:
+    """How well a model knows one class, which ``rows`` of the measured rows carry.
+
+    ``f1`` is of the rows that carry the class or were given it, whose number is its ``n``. ``precision`` is None where none was given it,
+    ``recall`` where none carries it.
+    """
+
+    label: str
+    rows: int
+    f1: Metric
+    precision: Metric | None
+    recall: Metric | None
+
+
+@dataclass(frozen=True)
 class Neighbour:
     """A training example that lies close to an error in the frozen backbone's space (cosine ``similarity``).
 
-    ``picture`` is a data URI, empty where there is nothing to see.
+    ``picture`` and ``sound`` are data URIs, empty where there is nothing to see or hear.
     """
 
     text: str
     label: str
     similarity: float
     picture: str = ""
+    sound: str = ""
 
 
 @dataclass(frozen=True)
 class ErrorCase:
     """A confident mistake on held-out rows, with the nearest training examples.
 
-    ``figure`` is HTML that the task drew of it, with every text in it escaped; empty where it draws none.
+    ``probability`` is that of the wrong decision, and ``decision`` says which it was where there are several. ``picture`` and ``sound`` are
+    data URIs. ``figure`` is HTML that the task drew of it, with every text in it escaped; empty where it draws none.
     """
 
     text: str
@@ -97,6 +118,8 @@ class ErrorCase:
     neighbours: tuple[Neighbour, ...] = ()
     picture: str = ""
     figure: str = ""
+    sound: str = ""
+    decision: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,7 +152,8 @@ class Report:
     """Everything one ``adapt`` or ``evaluate`` run measured; the text, JSON and HTML forms are drawn from it.
 
     ``metrics`` are measured on ``measured_on`` ("test rows" or "cross-validated training rows"). ``main_metric`` names the one that
-    the ladder compares. ``verdict`` holds plain sentences. ``curves`` are precisions at recalls 0, .01, ... 1, for each class of object.
+    the ladder compares. ``verdict`` holds plain sentences. ``classes`` are those of a classification, in the order of its labels.
+    ``curves`` are precisions at recalls 0, .01, ... 1 of each class, or of those known worst.
     """
 
     verb: str
@@ -152,6 +176,7 @@ class Report:
     confusion_labels: list[str] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
     reliability: list[ReliabilityBin] = field(default_factory=list)
+    classes: list[ClassScore] = field(default_factory=list)
     curves: dict[str, list[float]] = field(default_factory=dict)
     errors: list[ErrorCase] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
@@ -176,8 +201,7 @@ class Report:
         lines = [f"{self.strategy}{on}, measured on {self.measured_on}:"]
         lines += [f"  {name:<27} {show(m)}" for name, m in self.metrics.items()]
         if self.ladder:
-            lines += ["", f"  {'rung':<14} {'score':>7}  {'95 % interval':<16} {'seconds':>8} {'predicted':>9} {'trainable':>11}"]
-            lines += [_rung_line(r) for r in self.ladder]
+            lines += ["", *_ladder_lines(self.ladder)]
         lines += ["", *self.verdict]
         return "\n".join(lines)
 
@@ -252,11 +276,25 @@ def show(metric: Metric) -> str:
     return f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]  n={metric.n}"
 
 
-def _rung_line(rung: Rung) -> str:
+def _ladder_lines(rungs: Sequence[Rung]) -> list[str]:
+    """The table of the rungs; with a column of scores on the rows that all of them answered where they were not measured on the same."""
+    shared = next((r.common.n for r in rungs if r.common is not None), 0)
+    width = max(14, *(len(r.strategy) for r in rungs))
+    column = f" {f'on {shared:,} rows':>12}" if shared else ""
+    head = f"  {'rung':<{width}} {'score':>7}  {'95 % interval':<16} {'rows':>6}{column} {'seconds':>8} {'predicted':>9} {'trainable':>11}"
+    lines = [head, *(_rung_line(r, width, shared > 0) for r in rungs)]
+    if shared:
+        lines.append(f"  Rungs were measured on different numbers of rows; compare them on the {shared:,} rows that all of them answered.")
+    return lines
+
+
+def _rung_line(rung: Rung, width: int, shared: bool) -> str:
     if rung.score is None or rung.low is None or rung.high is None:
-        return f"  {rung.strategy:<14} {'-':>7}  {rung.note}"
+        return f"  {rung.strategy:<{width}} {'-':>7}  {rung.note}"
     interval = f"[{rung.low:.3f}, {rung.high:.3f}]"
+    common = f" {'-' if rung.common is None else format(rung.common.value, '.3f'):>12}" if shared else ""
     seconds = "-" if rung.seconds is None else f"{rung.seconds:.1f}"
     predicted = "-" if rung.seconds_predicted is None else f"{rung.seconds_predicted:.1f}"
     mark = "  <- chosen" if rung.chosen else f"  {rung.note}" if rung.note else ""
-    return f"  {rung.strategy:<14} {rung.score:>7.3f}  {interval:<16} {seconds:>8} {predicted:>9} {rung.trainable:>11,}{mark}"
+    numbers = f"{rung.score:>7.3f}  {interval:<16} {rung.rows:>6,}{common} {seconds:>8} {predicted:>9} {rung.trainable:>11,}"
+    return f"  {rung.strategy:<{width}} {numbers}{mark}"

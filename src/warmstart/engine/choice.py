@@ -12,7 +12,7 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from warmstart.core.protocols import Task
-from warmstart.core.report import Comparison, Rung
+from warmstart.core.report import Comparison, Metric, Rung
 from warmstart.engine import answers, calibration, statistics
 from warmstart.engine.ladder import Ladder, Step
 
@@ -90,8 +90,9 @@ def choose(ladder: Ladder, steps: Sequence[Step], *, prefer: str, eligible: Coll
     chosen = within if prefer == "cheapest" else best if few else _cheapest_equal(candidates, best, task, seed)
     comparisons = _comparisons(scored, chosen, task, seed)
     by_label = {s.step.label: s for s in scored}
+    shared = min(len(s.scores) for s in scored) if len({len(np.unique(s.rows)) for s in scored}) > 1 else 0
     rungs = [
-        _rung(by_label[step.label], chosen=by_label[step.label] is chosen) if step.folds else Rung(step.label, note=step.note)
+        _rung(by_label[step.label], shared, chosen=by_label[step.label] is chosen) if step.folds else Rung(step.label, note=step.note)
         for step in steps
     ]
     return Choice(chosen, rungs, comparisons, _verdict(chosen, best, within, comparisons, prefer, with_body=bool(measured)))
@@ -221,22 +222,31 @@ def _verdict(chosen: Scored, best: Scored, within: Scored, comparisons: Sequence
     return said
 
 
-def _rung(scored: Scored, *, chosen: bool) -> Rung:
+def _rung(scored: Scored, shared: int, *, chosen: bool) -> Rung:
+    """A climbed rung for the report; ``shared`` leading held rows were answered by all rungs, 0 where all answered the same."""
     step = scored.step
-    repeated = len(np.unique(scored.rows)) < len(scored.rows)
-    low, high = statistics.mean_interval(scored.scores, scored.rows if repeated else None)
+    whole = _measured(scored, len(scored.scores))
     return Rung(
         strategy=step.label,
-        score=scored.mean,
-        low=low,
-        high=high,
+        score=whole.value,
+        low=whole.low,
+        high=whole.high,
         seconds_predicted=step.predicted or None,
         seconds=step.seconds,
         trainable=step.trainable,
         chosen=chosen,
         note=step.note,
         examples=len(scored.scores),
+        rows=whole.n,
+        common=_measured(scored, shared) if shared else None,
     )
+
+
+def _measured(scored: Scored, n: int) -> Metric:
+    """The score on the first held rows, of so many different ones."""
+    scores, rows = scored.scores[:n], scored.rows[:n]
+    distinct = len(np.unique(rows))
+    return Metric(float(scores.mean()), *statistics.mean_interval(scores, rows if distinct < n else None), distinct)
 
 
 def _log_loss(probabilities: NDArray[np.float64], targets: NDArray[Any]) -> float:

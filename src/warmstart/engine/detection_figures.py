@@ -1,17 +1,15 @@
-"""What a report shows of detections: boxes over pictures, average precision of each class, and precision against recall, as SVG."""
+"""What a report shows of detections: boxes over pictures, as SVG."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.core.report import Metric
 from warmstart.engine import images
 from warmstart.engine.average_precision import corners
 from warmstart.engine.images import Picture
@@ -22,8 +20,7 @@ SIDE = 360
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d00", "#7f3c8d")
 """Told apart by colour-blind readers (Okabe & Ito 2008)."""
 
-MOST_BOXES, MOST_CLASSES, MOST_LINES = 60, 40, 8
-ROW, WIDTH = 24, 420
+MOST_BOXES = 60
 
 
 def colour(label: int) -> str:
@@ -52,61 +49,6 @@ def picture(image: Picture, target: NDArray[Any], found: NDArray[Any], labels: S
         f'<svg class="boxes" role="img" aria-label="{name}" viewBox="0 0 {width} {height + 22}" width="{width}" '
         f'style="max-width:100%;height:auto">{"".join(shapes)}{text}</svg>'
     )
-
-
-def bars(measured: Mapping[str, Metric]) -> str:
-    """A metric of each class with its 95 % interval, best first; names are ``METRIC/CLASS``. Empty where there is none."""
-    ranked = sorted(measured.items(), key=lambda item: -item[1].value)[:MOST_CLASSES]
-    if not ranked:
-        return ""
-    left, right, height = 130, 60, ROW * len(ranked) + 8
-    span = WIDTH - left - right
-    rows = []
-    for i, (name, metric) in enumerate(ranked):
-        y = ROW * i + ROW / 2
-        low, value, high = (left + span * min(1.0, max(0.0, v)) for v in (metric.low, metric.value, metric.high))
-        shown = html.escape(name.partition("/")[2][:18])
-        rows.append(
-            f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end" font-size="13" fill="currentColor">{shown}</text>'
-            f'<rect x="{left}" y="{y - 7:.0f}" width="{value - left:.1f}" height="14" fill="var(--blue)" opacity=".55"/>'
-            f'<path d="M{low:.1f} {y:.0f}H{high:.1f}" stroke="currentColor" stroke-width="2"/>'
-            f'<text x="{WIDTH - right + 8}" y="{y + 4:.0f}" font-size="13" fill="currentColor">{100 * metric.value:.1f} %</text>'
-        )
-    label = f"{ranked[0][0].partition('/')[0]} of each class with 95 % intervals"
-    return f'<svg role="img" aria-label="{html.escape(label)}" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}">{"".join(rows)}</svg>'
-
-
-def curves(lines: Mapping[str, Sequence[float]]) -> str:
-    """Precision at 101 recalls from 0 to 1 for each class; empty where there is none."""
-    known = list(lines.items())[:MOST_LINES]
-    if not known:
-        return ""
-    left, top, side = 46, 8, 250
-    ticks = [
-        f'<path d="M{left} {top + side * (1 - v):.0f}H{left + side}M{left + side * v:.0f} {top}V{top + side}" stroke="var(--line)"/>'
-        f'<text x="{left - 6}" y="{top + side * (1 - v) + 4:.0f}" text-anchor="end" font-size="12" fill="currentColor">{v:.1f}</text>'
-        f'<text x="{left + side * v:.0f}" y="{top + side + 16}" text-anchor="middle" font-size="12" fill="currentColor">{v:.1f}</text>'
-        for v in (0.0, 0.5, 1.0)
-    ]
-    drawn = []
-    for i, (name, values) in enumerate(known):
-        points = " ".join(
-            f"{left + side * k / (len(values) - 1):.1f},{top + side * (1 - v):.1f}" for k, v in enumerate(np.nan_to_num(values).tolist())
-        )
-        y = top + 14 + 20 * i
-        drawn.append(
-            f'<polyline points="{points}" fill="none" stroke="{colour(i)}" stroke-width="2"/>'
-            f'<path d="M{left + side + 12} {y - 4}h14" stroke="{colour(i)}" stroke-width="3"/>'
-            f'<text x="{left + side + 31}" y="{y}" font-size="12" fill="currentColor">{html.escape(name[:12])}</text>'
-        )
-    titles = (
-        f'<text x="{left + side / 2}" y="{top + side + 34}" text-anchor="middle" font-size="13" fill="currentColor">recall</text>'
-        f'<text transform="translate(12 {top + side / 2}) rotate(-90)" text-anchor="middle" font-size="13" fill="currentColor">'
-        "precision</text>"
-    )
-    name = "Precision against recall at an overlap of one half"
-    height = top + side + 42
-    return f'<svg role="img" aria-label="{name}" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}">{"".join(ticks + drawn)}{titles}</svg>'
 
 
 def _box(box: NDArray[Any], width: int, height: int, style: str, name: str) -> str:

@@ -40,7 +40,10 @@ LONGEST = 16
 """Of an image that is longer than so many times its breadth only the middle is used: resized whole it could fill the memory."""
 KEPT = 96
 """Shorter side in pixels of what is kept of every image, for hand-made features and reports: at most 111 KB."""
-PICTURE_BYTES = 5_500
+SHOWN, PICTURE_BYTES = 192, 9_000
+"""Longer side in pixels and size of a picture in a report."""
+WHOLE = "crop=None"
+"""In the name of the form of pixels that show the whole image, perhaps squeezed."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -323,21 +326,37 @@ def resized(pixels: Pixels, height: int, width: int, *, resample: int = 2) -> Pi
 
 
 def data_uri(picture: Picture) -> str:
-    """A small JPEG of at most ``PICTURE_BYTES``, as text that a page can hold; PNG for the smallest, which JPEG would blur."""
+    """A small JPEG of at most ``PICTURE_BYTES``, as text that a page can hold; PNG for the smallest, which JPEG would blur.
+
+    Of what is kept of an image the finer: what its body takes (the middle, where that was cut out of it), else the small copy.
+    """
     from PIL import Image
 
     if not picture.small.size:
         return ""
-    image = Image.fromarray(picture.small)
-    image.thumbnail((KEPT, KEPT))
+    image = Image.fromarray(_finest(picture))
+    image.thumbnail((SHOWN, SHOWN))
     attempts: list[tuple[str, dict[str, Any]]] = [("PNG", {})] if max(image.size) <= 32 else []
-    attempts += [("JPEG", {"quality": quality}) for quality in (85, 60, 30)]
+    attempts += [("JPEG", {"quality": quality}) for quality in (85, 75, 60, 30)]
     for kind, options in attempts:
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
         if buffer.tell() <= PICTURE_BYTES:
             return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return ""
+
+
+def _finest(picture: Picture) -> Pixels:
+    """The pixels of a body in the proportions that the image has, where they are more than the small copy's."""
+    pixels, small = picture.pixels, picture.small
+    if pixels is None or min(pixels.shape[:2]) <= min(small.shape[:2]):
+        return small
+    if WHOLE not in picture.form:
+        return pixels
+    height, width = pixels.shape[:2]
+    long = max(picture.size) / min(picture.size) * min(height, width)  # squeezed along the longer side, perhaps
+    sides = (min(height, width), round(long))
+    return resized(pixels, *(sides if picture.size[0] >= picture.size[1] else sides[::-1]))
 
 
 def fitted(picture: Picture, shape: Callable[[Pixels], Pixels], form: str) -> Pixels:

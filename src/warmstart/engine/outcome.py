@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from warmstart.core.protocols import Input
 from warmstart.core.report import ErrorCase, Metric, ReliabilityBin
-from warmstart.engine import answers, calibration, metrics, review
+from warmstart.engine import answers, calibration, class_scores, metrics, review
 from warmstart.engine.choice import Scored
 from warmstart.engine.dataset import Dataset
 from warmstart.engine.model import Model
@@ -81,7 +81,7 @@ def _of_rows(rows: Dataset, seen: NDArray[np.int64], found: NDArray[Any]) -> Out
 
 
 def drawings(outcome: Outcome, model: Model) -> dict[str, Any]:
-    """Confusion matrix and reliability, or what a structured task has of confusions and curves, as fields of the report."""
+    """Confusion matrix, reliability and classes, or what a structured task has of confusions and curves, as fields of the report."""
     labels, task = model.labels, model.task
     if answers.is_structured(task):
         found: dict[str, Any] = {}
@@ -94,7 +94,14 @@ def drawings(outcome: Outcome, model: Model) -> dict[str, Any]:
     if outcome.targets.ndim == 1:
         matrix = metrics.confusion(outcome.probabilities, outcome.targets, len(labels)).tolist()
     reliability: list[ReliabilityBin] = metrics.reliability(outcome.probabilities, outcome.targets)
-    return {"confusion_labels": list(labels) if matrix else [], "confusion": matrix, "reliability": reliability}
+    classes = class_scores.by_class(outcome.probabilities, outcome.targets, labels, threshold=getattr(task, "threshold", 0.5))
+    return {
+        "confusion_labels": list(labels) if matrix else [],
+        "confusion": matrix,
+        "reliability": reliability,
+        "classes": classes,
+        "curves": class_scores.curves(outcome.probabilities, outcome.targets, classes, labels),
+    }
 
 
 def errors(outcome: Outcome, model: Model, bench: Workbench | None, names: Sequence[str] = ()) -> list[ErrorCase]:
@@ -109,6 +116,7 @@ def errors(outcome: Outcome, model: Model, bench: Workbench | None, names: Seque
         rows=outcome.rows,
         modality=model.modality,
         truths=outcome.truths,
+        task=model.task,
     )
     if bench is None:
         return [case for _, case in cases]

@@ -6,14 +6,15 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from warmstart.core.report import Report
-from warmstart.engine import detection_figures, plots, store
+from warmstart.core.report import ErrorCase, Report, Rung
+from warmstart.engine import confusions, gallery, panels, plots, store
 from warmstart.engine.plots import clip
 
 Item = TypeVar("Item")
@@ -46,18 +47,18 @@ MEANINGS = {
     "cer": ("character error rate", "The same of characters. Lower is better."),
     "exact": ("without any error", "Share of recordings whose whole text is right. Higher is better."),
     "real_time_factor": ("real-time factor", "Seconds of computing for a second of sound, on this machine. Lower is better."),
+    "f1": ("F1", "Balance of precision and recall. Higher is better."),
+    "ap": ("AP", "Average precision. Higher is better."),
+    "iou": ("IoU", "Overlap with the truth. Higher is better."),
     "roc_auc": ("ROC AUC", "Chance that a right answer is ranked above a wrong one. Higher is better."),
 }
 """What each metric is called, and what it means, in one line."""
 
+MOST = 1_900_000
+"""Bytes of a page, but for the tags around pictures and sounds."""
+
 BY_CLASS = "/"
 """In the name of a metric of one class (``ap/cat``), which is drawn and not listed."""
-
-MOST_FIGURE = 120_000
-"""Characters of what a task draws of an example, sound included."""
-
-MOST_PICTURE = 8_000
-"""Characters of a picture: 25 errors with five neighbours each then take 1.2 MB."""
 
 _EXAMPLES = {"tokens": ("new.csv", "a new text"), "pixels": ("image.png", "image.png"), "ms": ("sound.wav", "sound.wav")}
 
@@ -72,12 +73,42 @@ _ALIASES = {
 }
 _UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _UNBOUNDED = ("loss", "brier", "perplexity", "entropy", "factor")
-_LIMITS = {"verdict": 12, "ladder": 40, "comparisons": 20, "learning_curve": 200, "errors": 25, "neighbours": 5, "labels": 20, "pairs": 15}
+_LIMITS = {
+    "verdict": 12,
+    "ladder": 40,
+    "comparisons": 20,
+    "learning_curve": 200,
+    "errors": 25,
+    "neighbours": 5,
+    "labels": 20,
+    "pairs": 15,
+    "classes": 30,
+}
 
 
 def render(report: Report) -> str:
-    """The whole page as one HTML document; sections without data are left out."""
-    values = {
+    """The whole page as one HTML document; sections without data are left out.
+
+    Pictures and sounds get the room that everything else leaves.
+    """
+    cases = [replace(case, neighbours=case.neighbours[: _LIMITS["neighbours"]]) for case in report.errors[: _LIMITS["errors"]]]
+    values = _values(report)
+    if not cases:
+        return filled("report.html", values | _shown([]))
+    without = filled("report.html", values | _shown(gallery.afforded(cases, 0)))
+    return filled("report.html", values | _shown(gallery.afforded(cases, MOST - len(without.encode()))))
+
+
+def _shown(cases: list[ErrorCase]) -> dict[str, Any]:
+    """The errors, and what there is of them to look at and to hear."""
+    kinds = {"structured": any(c.figure for c in cases), "seen": any(c.picture for c in cases), "heard": any(c.sound for c in cases)}
+    return {"errors": cases, **kinds}
+
+
+def _values(report: Report) -> dict[str, Any]:
+    """What the page shows, but for the errors."""
+    counts = confusions.table(report.confusion_labels, report.confusion)
+    return {
         "r": report,
         "title": _title(report),
         "metrics": _metrics(report),
@@ -85,20 +116,22 @@ def render(report: Report) -> str:
         "figures": _figures(report),
         "chosen": next((rung for rung in report.ladder if rung.chosen), None),
         "spent": _spent(report),
-        "pairs": confused_pairs(report),
-        "many_classes": len(report.confusion_labels) > plots.FEW_CLASSES,
-        "drawn_classes": min(len(report.confusion_labels), plots.MOST_CLASSES),
-        "broad_matrix": plots.FEW_CLASSES < len(report.confusion_labels) <= plots.NAMED_CLASSES,
+        "shared": next((rung.common.n for rung in report.ladder if rung.common is not None), 0),
+        "pairs": confusions.pairs(report.confusion_labels, counts, _LIMITS["pairs"]),
+        "confused": confusions.sentence(report.confusion_labels, counts),
+        "drawn_classes": len(confusions.part(counts)),
+        "broad_matrix": len(report.confusion_labels) > confusions.NUMBERED,
+        "class_rows": class_rows(report),
+        "class_metric": described(_class_metric(report))[0],
+        "panels": panels.of(report),
         "calibration": _calibration(report),
         "label_bars": _label_bars(report.data.labels),
         "length_name": _length_name(report),
         "predict_command": f"warmstart predict {shlex.quote(report.model)} {_EXAMPLES.get(report.data.unit, _EXAMPLES['tokens'])[0]}",
-        "structured": any(e.figure for e in report.errors),
         "example": _EXAMPLES.get(report.data.unit, _EXAMPLES["tokens"])[1],
         "model_literal": repr(report.model),
         "limits": _LIMITS,
     }
-    return filled("report.html", values)
 
 
 def filled(template: str, values: Mapping[str, Any]) -> str:
@@ -110,7 +143,7 @@ def filled(template: str, values: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (clip, breakable, picture, drawn, score, interval, points, share, duration, compact, size, head)
+    filters = (clip, breakable, gallery.picture, gallery.player, drawn, score, interval, points, share, duration, compact, size, head)
     environment.filters.update({function.__name__: function for function in filters})
     return _UNSHOWABLE.sub("", environment.get_template(template).render(values)).strip() + "\n"
 
@@ -217,16 +250,36 @@ def _figures(report: Report) -> dict[str, Markup]:
     """The SVG of every drawing; an empty one where there is nothing to draw. Texts inside them are escaped by matplotlib."""
     name, in_percent = clip(described(report.main_metric)[0], 30), is_share(report.main_metric)
     drawn = {
-        "ladder": plots.ladder(report.ladder[: _LIMITS["ladder"]], name, is_share=in_percent),
+        "ladder": plots.ladder([_comparable(r) for r in report.ladder[: _LIMITS["ladder"]]], name, is_share=in_percent),
         "forest": plots.forest(report.comparisons[: _LIMITS["comparisons"]]),
         "curve": plots.learning_curve(report.learning_curve[: _LIMITS["learning_curve"]], name, is_share=in_percent),
-        "confusion": plots.confusion(report.confusion_labels, report.confusion),
+        "confusion": confusions.matrix(report.confusion_labels, confusions.table(report.confusion_labels, report.confusion)),
         "reliability": plots.reliability(report.reliability),
         "lengths": plots.lengths(report.data.lengths, _length_name(report)),
-        "classes": detection_figures.bars({key: metric for key, metric in report.metrics.items() if BY_CLASS in key}),
-        "curves": detection_figures.curves(report.curves),
     }
     return {key: Markup(svg) for key, svg in drawn.items()}  # noqa: S704 - made by plots, which escapes
+
+
+def _comparable(rung: Rung) -> Rung:
+    """With its score on the rows that all rungs answered, where they were not measured on the same."""
+    found = rung.common
+    return rung if found is None else replace(rung, score=found.value, low=found.low, high=found.high)
+
+
+def class_rows(report: Report) -> list[dict[str, Any]]:
+    """What is known of each class, the lowest value first: its label, value with interval, and of a classification precision, recall
+    and number of rows. Of very many classes only those with the lowest values."""
+    if report.classes:
+        found = [{"label": c.label, "metric": c.f1, "precision": c.precision, "recall": c.recall, "rows": c.rows} for c in report.classes]
+    else:
+        measured = ((key.partition(BY_CLASS)[2], metric) for key, metric in report.metrics.items() if BY_CLASS in key)
+        found = [{"label": label, "metric": metric, "precision": None, "recall": None, "rows": metric.n} for label, metric in measured]
+    return sorted(found, key=lambda row: row["metric"].value)
+
+
+def _class_metric(report: Report) -> str:
+    """Which metric ``class_rows`` has."""
+    return "f1" if report.classes else next((key.partition(BY_CLASS)[0] for key in report.metrics if BY_CLASS in key), "")
 
 
 def _length_name(report: Report) -> str:
@@ -234,16 +287,9 @@ def _length_name(report: Report) -> str:
     return "longer side in pixels" if report.data.unit == "pixels" else f"{report.data.unit} per example"
 
 
-def picture(uri: str) -> Markup:
-    """An image element for a data URI of an image; nothing for anything else, or where it is too large for a page."""
-    if not re.fullmatch(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+", uri) or len(uri) > MOST_PICTURE:
-        return Markup("")
-    return Markup(f'<img class="picture" alt="" src="{uri}">')  # noqa: S704 - only letters of base64
-
-
 def drawn(figure: str) -> Markup:
-    """What a task drew of an example, which has escaped its texts; nothing where it is too large for a page."""
-    return Markup(figure if len(figure) <= MOST_FIGURE else "")  # noqa: S704 - see ErrorCase
+    """What a task drew of an example, which has escaped its texts."""
+    return Markup(figure)  # noqa: S704 - see ErrorCase
 
 
 def _spent(report: Report) -> dict[str, float]:
@@ -251,14 +297,6 @@ def _spent(report: Report) -> dict[str, float]:
     rungs = sum(rung.seconds or 0.0 for rung in report.ladder)
     whole = max(report.budget_seconds or 0.0, report.seconds, rungs, 1e-9)
     return {"rungs": rungs, "rungs_percent": 100 * rungs / whole, "rest_percent": 100 * max(report.seconds - rungs, 0.0) / whole}
-
-
-def confused_pairs(report: Report) -> list[dict[str, Any]]:
-    """The pairs of classes that are mixed up most often: true label, predicted label, count, and rows of the true label."""
-    labels = report.confusion_labels
-    cells = ((count, i, j) for i, row in enumerate(report.confusion) for j, count in enumerate(row) if i != j and count)
-    most = sorted(cells, key=lambda cell: -cell[0])[: _LIMITS["pairs"]]
-    return [{"truth": labels[i], "predicted": labels[j], "count": count, "of": sum(report.confusion[i])} for count, i, j in most]
 
 
 def _calibration(report: Report) -> dict[str, Any]:

@@ -21,19 +21,13 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from numpy.typing import NDArray
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
 
 from warmstart.core.report import Comparison, CurvePoint, ReliabilityBin, Rung
 
 WIDTH = 420
-FEW_CLASSES, NAMED_CLASSES, MOST_CLASSES = 12, 40, 200
-"""Up to so many classes the confusion matrix shows counts; names the classes on its axes; draws all of them."""
 
-_INK, _MUTED, _GRID, _BLUE, _RED = "#010101", "#020202", "#030303", "#040404", "#050505"
-_VARIABLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--line)", _BLUE: "var(--blue)", _RED: "var(--red)"}
-_RIGHT_RGB, _WRONG_RGB = (31, 111, 180), (213, 94, 0)
+INK, _MUTED, _GRID, _BLUE, _RED = "#010101", "#020202", "#030303", "#040404", "#050505"
+_VARIABLES = {INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--line)", _BLUE: "var(--blue)", _RED: "var(--red)"}
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -41,7 +35,7 @@ _STYLE = {
     "font.size": 13,
     "figure.constrained_layout.w_pad": 3 / 72,
     "figure.constrained_layout.h_pad": 3 / 72,
-    "text.color": _INK,
+    "text.color": INK,
     "axes.labelcolor": _MUTED,
     "axes.edgecolor": _GRID,
     "axes.spines.top": False,
@@ -51,9 +45,9 @@ _STYLE = {
     "grid.color": _GRID,
     "grid.linewidth": 0.7,
     "xtick.color": _GRID,
-    "xtick.labelcolor": _INK,
+    "xtick.labelcolor": INK,
     "ytick.color": _GRID,
-    "ytick.labelcolor": _INK,
+    "ytick.labelcolor": INK,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "lines.solid_capstyle": "round",
@@ -73,18 +67,19 @@ _SECONDS_TICKS = {
 
 
 @contextmanager
-def _styled(salt: str) -> Iterator[None]:
+def styled(salt: str) -> Iterator[None]:
     """Our style for the time of one drawing; ``salt`` keeps the ids of several drawings on one page apart."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # only measured with this font; the browser draws the text
         yield
 
 
-def _figure(height: float, width: float = WIDTH) -> Figure:
+def blank(height: float, width: float = WIDTH) -> Figure:
+    """An empty drawing."""
     return Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
 
 
-def _svg(figure: Figure, description: str) -> str:
+def svg(figure: Figure, description: str) -> str:
     """The figure as an ``<svg>`` element for inlining: no prologue, no fixed size, no style that would leak into the page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -131,8 +126,8 @@ def ladder(rungs: Sequence[Rung], metric: str, *, is_share: bool) -> str:
     climbed = [r for r in rungs if _finite(r.score)]
     if not climbed:
         return ""
-    with _styled("ladder"):
-        figure = _figure(64 + 30 * len(climbed))
+    with styled("ladder"):
+        figure = blank(64 + 30 * len(climbed))
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.7, 1])
         for y, rung in enumerate(climbed):
             colour = _RED if rung.chosen else _BLUE
@@ -149,7 +144,7 @@ def ladder(rungs: Sequence[Rung], metric: str, *, is_share: bool) -> str:
         right.set_xlabel("time")
         right.tick_params(labelleft=False)
         _seconds_axis(right, climbed)
-        return _svg(figure, f"Held-out {metric} with 95 % interval, and seconds, of every rung that was climbed")
+        return svg(figure, f"Held-out {metric} with 95 % interval, and seconds, of every rung that was climbed")
 
 
 def _seconds(axes: Any, rung: Rung, y: int, colour: str) -> None:
@@ -195,8 +190,8 @@ def forest(comparisons: Sequence[Comparison]) -> str:
     known = [c for c in comparisons if _finite(c.difference)]
     if not known:
         return ""
-    with _styled("forest"):
-        figure = _figure(64 + 34 * len(known))
+    with styled("forest"):
+        figure = blank(64 + 34 * len(known))
         axes = figure.subplots()
         axes.axvline(0, color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for y, c in enumerate(known):
@@ -208,7 +203,7 @@ def forest(comparisons: Sequence[Comparison]) -> str:
         axes.margins(x=0.08)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("difference in points")
-        return _svg(figure, "Paired differences between rungs with 95 % intervals")
+        return svg(figure, "Paired differences between rungs with 95 % intervals")
 
 
 def learning_curve(points: Sequence[CurvePoint], metric: str, *, is_share: bool) -> str:
@@ -216,8 +211,8 @@ def learning_curve(points: Sequence[CurvePoint], metric: str, *, is_share: bool)
     known = sorted((p for p in points if _finite(p.score) and p.n_labels > 0), key=lambda p: p.n_labels)
     if not known:
         return ""
-    with _styled("curve"):
-        figure = _figure(270)
+    with styled("curve"):
+        figure = blank(270)
         axes = figure.subplots()
         n = [p.n_labels for p in known]
         axes.fill_between(n, [p.low for p in known], [p.high for p in known], color=_BLUE, alpha=0.18, linewidth=0)
@@ -230,7 +225,7 @@ def learning_curve(points: Sequence[CurvePoint], metric: str, *, is_share: bool)
         axes.set_xlabel("labelled rows")
         axes.set_ylabel(metric)
         _percent_axis(axes.yaxis, is_share)
-        return _svg(figure, f"Learning curve: held-out {metric} with 95 % interval against the number of labelled rows")
+        return svg(figure, f"Learning curve: held-out {metric} with 95 % interval against the number of labelled rows")
 
 
 def curves(lines: Sequence[tuple[str, Sequence[int], Sequence[float]]], label: str) -> str:
@@ -238,8 +233,8 @@ def curves(lines: Sequence[tuple[str, Sequence[int], Sequence[float]]], label: s
     known = [line for line in lines if len(line[1]) > 1]
     if not known:
         return ""
-    with _styled(label):
-        figure = _figure(230)
+    with styled(label):
+        figure = blank(230)
         axes = figure.subplots()
         for (name, steps, values), style, colour in zip(known, ("-", "o-"), (_BLUE, _RED), strict=False):
             axes.plot(steps, values, style, color=colour, markersize=4, linewidth=1.6, label=name)
@@ -251,7 +246,7 @@ def curves(lines: Sequence[tuple[str, Sequence[int], Sequence[float]]], label: s
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        return _svg(figure, f"{label} over the steps of training")
+        return svg(figure, f"{label} over the steps of training")
 
 
 def _spread(values: Sequence[int], least_ratio: float = 1.6) -> list[int]:
@@ -263,96 +258,13 @@ def _spread(values: Sequence[int], least_ratio: float = 1.6) -> list[int]:
     return kept
 
 
-def order_by_confusion(counts: NDArray[np.int64]) -> list[int]:
-    """An order of the classes that puts those next to each other that are mistaken for each other (average linkage)."""
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    alike = (shares + shares.T) / 2
-    np.fill_diagonal(alike, 0)
-    if len(alike) < 3 or not alike.any():
-        return list(range(len(alike)))
-    distance = 1 - alike / alike.max()
-    np.fill_diagonal(distance, 0)
-    return [int(i) for i in leaves_list(linkage(squareform(distance, checks=False), "average", optimal_ordering=True))]
-
-
-def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """Heat map, true class down and predicted class across: blue where right, orange where wrong; stronger: a larger share of the row."""
-    table = np.asarray(counts, dtype=np.int64)
-    if table.ndim != 2 or table.shape != (len(labels), len(labels)) or not table.size:
-        return ""
-    if len(labels) > MOST_CLASSES:
-        wrong = table.sum(axis=0) + table.sum(axis=1) - 2 * table.diagonal()
-        kept = np.sort(np.argsort(-wrong, kind="stable")[:MOST_CLASSES])
-        labels, table = [labels[i] for i in kept], table[np.ix_(kept, kept)]
-    size = len(labels)
-    order = list(range(size)) if size <= FEW_CLASSES else order_by_confusion(table)
-    table = table[np.ix_(order, order)]
-    names = [clip(labels[i], 22) for i in order]
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    with _styled("confusion"):
-        figure = _matrix_figure(size)
-        axes = figure.subplots()
-        axes.grid(False)
-        axes.imshow(_cells(shares), interpolation="none", aspect="auto", resample=False)
-        if size <= FEW_CLASSES:
-            _numbers(axes, table, shares)
-        _class_axis(axes, names)
-        return _svg(figure, f"Confusion matrix of {size} classes: true class down, predicted class across")
-
-
-def _matrix_figure(size: int) -> Figure:
-    if size <= FEW_CLASSES:
-        return _figure(min(150 + 42 * size, WIDTH))
-    if size <= NAMED_CLASSES:
-        return _figure(190 + 16 * size, width=680)
-    return _figure(WIDTH)
-
-
-def _cells(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """One RGBA pixel per cell, see-through so that it suits a light and a dark page; the root lets small shares be seen."""
-    pixels = np.empty((*shares.shape, 4), dtype=np.uint8)
-    pixels[..., :3] = _WRONG_RGB
-    pixels[np.eye(len(shares), dtype=bool), :3] = _RIGHT_RGB
-    pixels[..., 3] = np.rint(255 * np.where(shares > 0, 0.12 + 0.88 * np.sqrt(shares), 0))
-    return pixels
-
-
-def _numbers(axes: Any, table: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
-    for (row, column), count in np.ndenumerate(table):
-        if count:
-            colour = "#ffffff" if shares[row, column] > 0.7 else _INK
-            small = 9.5 if len(table) > 8 or count > 9999 else 13
-            axes.text(
-                column, row, f"{count:,}" if count < 100_000 else f"{count:.2g}", ha="center", va="center", color=colour, fontsize=small
-            )
-
-
-def _class_axis(axes: Any, names: Sequence[str]) -> None:
-    size = len(names)
-    if size > NAMED_CLASSES:
-        axes.set_xticks([])
-        axes.set_yticks([])
-    else:
-        fontsize = 13 if size <= 8 else 11
-        slanted = max(len(n) for n in names) * size > 34
-        axes.set_yticks(range(size), names, fontsize=fontsize)
-        axes.set_xticks(range(size), names, fontsize=fontsize, rotation=90 if size > FEW_CLASSES else 40 if slanted else 0)
-        if slanted and size <= FEW_CLASSES:
-            for label in axes.get_xticklabels():
-                label.set(ha="right", rotation_mode="anchor")
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    for spine in axes.spines.values():
-        spine.set_visible(True)
-
-
 def reliability(bins: Sequence[ReliabilityBin]) -> str:
     """How often predictions were right against how sure they were; the area of a dot is its number of predictions."""
     known = [b for b in bins if b.n > 0 and _finite(b.confidence, b.accuracy)]
     if not known:
         return ""
-    with _styled("reliability"):
-        figure = _figure(340)
+    with styled("reliability"):
+        figure = blank(340)
         axes = figure.subplots()
         lowest = max(0.0, math.floor(10 * min(min(b.confidence, b.accuracy) for b in known)) / 10 - 0.05)
         axes.plot([lowest, 1], [lowest, 1], color=_MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -367,7 +279,7 @@ def reliability(bins: Sequence[ReliabilityBin]) -> str:
         axes.set_ylabel("how often it was right")
         _percent_axis(axes.xaxis, True)
         _percent_axis(axes.yaxis, True)
-        return _svg(figure, "Reliability diagram: share of right predictions against mean predicted probability")
+        return svg(figure, "Reliability diagram: share of right predictions against mean predicted probability")
 
 
 def lengths(histogram: Sequence[tuple[int, int, int]], name: str = "tokens per example") -> str:
@@ -377,8 +289,8 @@ def lengths(histogram: Sequence[tuple[int, int, int]], name: str = "tokens per e
         return ""
     edges = [*(first for first, _, _ in bars), max(bars[-1][1], bars[-1][0] + 1)]
     counts = [n for _, _, n in bars]
-    with _styled("lengths"):
-        figure = _figure(210)
+    with styled("lengths"):
+        figure = blank(210)
         axes = figure.subplots()
         axes.stairs(counts, edges, fill=True, color=_BLUE, alpha=0.75, linewidth=0)
         axes.grid(False, axis="x")
@@ -389,7 +301,7 @@ def lengths(histogram: Sequence[tuple[int, int, int]], name: str = "tokens per e
         axes.xaxis.set_major_formatter(_thousands())
         axes.set_xlabel(name)
         axes.set_ylabel("examples")
-        return _svg(figure, f"Histogram of {name}")
+        return svg(figure, f"Histogram of {name}")
 
 
 def _thousands() -> Callable[..., str]:

@@ -17,6 +17,8 @@ from warmstart.engine.workbench import Workbench
 
 ERRORS = 12
 NEIGHBOURS = 3
+ERROR_SECONDS, NEIGHBOUR_SECONDS = 10.0, 5.0
+"""Of a recording that can be played in a report."""
 CURVE_POINTS = 6
 CURVE_ROWS = 4000
 """The learning curve is drawn with at most so many rows: beyond, it is flat or the fits take longer than the answer is worth."""
@@ -71,28 +73,41 @@ def errors(
     rows: Sequence[int],
     modality: Modality,
     truths: Sequence[str],
+    task: Any,
 ) -> list[tuple[int, ErrorCase]]:
-    """The most confident mistakes of a single-label model, with the position of each in ``values``."""
+    """The most confident mistakes, with the position of each in ``values``; of several labels the surest wrong decision counts."""
     if targets.ndim == 2:
-        return []
-    decided = probabilities.argmax(1)
-    confidence = probabilities.max(1)
-    wrong = np.flatnonzero(decided != targets)
+        missed = np.abs((probabilities >= task.threshold) - targets) > 0
+        doubts = np.where(missed, np.where(targets > 0, 1 - probabilities, probabilities), -1.0)  # (N, C) how sure of what is wrong
+        confidence, decided = doubts.max(1), doubts.argmax(1)
+        wrong = np.flatnonzero(missed.any(1))
+    else:
+        confidence, decided = probabilities.max(1), probabilities.argmax(1)
+        wrong = np.flatnonzero(decided != targets)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:ERRORS]
+    answers = task.decode(probabilities[worst], labels)
     return [
         (
             int(i),
             ErrorCase(
                 modality.show(values[i]),
                 truths[i],
-                labels[decided[i]],
+                " | ".join(answer) or "nothing" if targets.ndim == 2 else answer,
                 float(confidence[i]),
                 int(rows[i]),
                 picture=modality.picture(values[i]),
+                sound=_heard(modality, values[i], ERROR_SECONDS),
+                decision="" if targets.ndim == 1 else f"{'without' if targets[i, decided[i]] > 0 else 'with'} {labels[decided[i]]}",
             ),
         )
-        for i in worst
+        for i, answer in zip(worst, answers, strict=True)
     ]
+
+
+def _heard(modality: Modality, value: Input, seconds: float) -> str:
+    """The beginning of an input as a data URI, where it can be heard."""
+    sound = getattr(modality, "sound", None)
+    return "" if sound is None else str(sound(value, seconds))
 
 
 def structured_errors(task: Any, modality: Modality, labels: Sequence[str], outcome: Any) -> list[ErrorCase]:
@@ -116,6 +131,7 @@ def structured_errors(task: Any, modality: Modality, labels: Sequence[str], outc
             int(outcome.rows[i]),
             picture=modality.picture(value),
             figure="" if figure is None else figure(value, outcome.targets[i], row, labels),
+            sound=_heard(modality, value, ERROR_SECONDS),
         )
         for i, value, row, answer, p in zip(worst, values, compact, decoded, sure, strict=True)
     ]
@@ -154,4 +170,5 @@ def neighbours(
 
 def _neighbour(bench: Workbench, row: int, label: str, similarity: float) -> Neighbour:
     value = bench.inputs[row]
-    return Neighbour(bench.modality.show(value), label, similarity, bench.modality.picture(value))
+    heard = _heard(bench.modality, value, NEIGHBOUR_SECONDS)
+    return Neighbour(bench.modality.show(value), label, similarity, bench.modality.picture(value), heard)

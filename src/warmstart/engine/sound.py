@@ -33,8 +33,8 @@ FULL_SCALE, CLIPPED_SHARE = 0.999, 1e-3
 PAUSE = 0.1
 HIGHEST_RATE = 768_000
 THREADS = 4
-PICTURE = (96, 48)
-"""Width and height of a spectrogram in a report."""
+PICTURE, BANDS, LEVELS = (240, 64), 64, 32
+"""Width and height of a spectrogram in a report, its mel bands, and how many shades of loudness it has: 5 to 9 kB."""
 
 AT_ONCE = 1024
 """Recordings that are handed to the threads before the first is waited for."""
@@ -216,19 +216,40 @@ def resampled(samples: Floats, rate: int, to: int) -> Floats:
 
 
 def data_uri(one: Sound) -> str:
-    """The log-mel spectrogram of a recording as a small grey PNG, high notes above, in a data URI; empty where there is none."""
+    """The log-mel spectrogram of a recording as a small PNG, high notes above, in a data URI; empty where there is none."""
+    from matplotlib import colormaps
     from PIL import Image
 
     from warmstart.engine import spectra
 
     if one.problem:
         return ""
+    width, height = PICTURE
     high = min(one.rate, one.source_rate or one.rate) / 2
-    mel = spectra.log_mel(one.samples, rate=one.rate, bands=PICTURE[1], high=high).T[::-1]  # (bands, N)
-    grey = np.round(255 * (mel - mel.min()) / max(1e-9, float(np.ptp(mel)))).astype(np.uint8)
+    mel = spectra.log_mel(one.samples, rate=one.rate, bands=BANDS, high=high).T[::-1]  # (bands, N)
+    floor, loudest = np.quantile(mel, [0.05, 0.999])
+    levels = np.clip((mel - floor) / max(1e-9, float(loudest - floor)), 0, 1)
+    image = Image.fromarray(np.round(levels * (LEVELS - 1)).astype(np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
+    image.putpalette((255 * colormaps["magma"](np.linspace(0, 1, LEVELS))[:, :3]).round().astype(np.uint8).tobytes())
     buffer = io.BytesIO()
-    Image.fromarray(grey).resize(PICTURE, Image.Resampling.BILINEAR).save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def playable(one: Sound, seconds: float) -> str:
+    """The beginning of a recording as an MP3 of at most 16 kHz, about 2.5 kB a second, in a data URI; empty where it cannot be made."""
+    import soundfile
+
+    if one.problem:
+        return ""
+    samples, rate = one.samples[: int(seconds * one.rate)], min(one.rate, RATE)
+    buffer = io.BytesIO()
+    how = {"format": "MP3", "subtype": "MPEG_LAYER_III", "compression_level": 0.8}
+    try:
+        soundfile.write(buffer, resampled(samples, one.rate, rate), rate, **how)
+    except (soundfile.LibsndfileError, ValueError):  # a rate that MP3 does not know
+        return ""
+    return f"data:audio/mpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _unfolded(value: Mapping[str, Any], given_rate: int | None) -> tuple[Any, int | None]:

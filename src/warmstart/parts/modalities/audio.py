@@ -122,6 +122,10 @@ class Part:
         """Its log-mel spectrogram as a small PNG: a data URI."""
         return sound.data_uri(value[0])
 
+    def sound(self, value: Input, seconds: float) -> str:
+        """Its beginning as a small MP3: a data URI."""
+        return sound.playable(value[0], seconds)
+
     @property
     def augmentation(self) -> str:
         """What ``view`` does."""

@@ -203,10 +203,10 @@ class Part:
         return {"real_time_factor": Metric(factor, factor, factor, len(values))}
 
     def figure(self, value: Input, target: NDArray[Any], compact: NDArray[np.float32], labels: Sequence[str]) -> str:
-        """Truth and answer word beside word, and the sound, as HTML."""
+        """Truth and answer word beside word, as HTML."""
         from warmstart.engine import speech_figures
 
-        return speech_figures.figure(value[0], transcripts.text_of(target), self.decode(compact[None], labels)[0])
+        return speech_figures.figure(transcripts.text_of(target), self.decode(compact[None], labels)[0])
 
     def confusion(
         self, compact: NDArray[np.float32], targets: Sequence[NDArray[Any]], labels: Sequence[str]
