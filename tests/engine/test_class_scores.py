@@ -68,7 +68,7 @@ def test_curves_fall_and_begin_with_the_best_precision() -> None:
     labels = [f"c{i:02}" for i in range(20)]
     scores = class_scores.by_class(probabilities, targets, labels, threshold=0.5)
     curves = class_scores.curves(probabilities, targets, scores, labels)
-    lowest = sorted(scores, key=lambda c: c.f1.value)[: class_scores.CURVES]
+    lowest = sorted(scores, key=lambda c: (c.f1.value, -c.rows))[: class_scores.CURVES]
     assert list(curves) == [c.label for c in lowest]
     for label, values in curves.items():
         c = labels.index(label)

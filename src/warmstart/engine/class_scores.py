@@ -39,7 +39,7 @@ def curves(probabilities: Floats, targets: NDArray[Any], scores: Sequence[ClassS
     from sklearn.metrics import precision_recall_curve
 
     index = {label: c for c, label in enumerate(labels)}
-    worst = sorted((s for s in scores if s.rows), key=lambda s: s.f1.value)[:CURVES]
+    worst = sorted((s for s in scores if s.rows), key=lambda s: (s.f1.value, -s.rows))[:CURVES]
     found = {}
     for score in worst:
         c = index[score.label]

@@ -274,7 +274,7 @@ def class_rows(report: Report) -> list[dict[str, Any]]:
     else:
         measured = ((key.partition(BY_CLASS)[2], metric) for key, metric in report.metrics.items() if BY_CLASS in key)
         found = [{"label": label, "metric": metric, "precision": None, "recall": None, "rows": metric.n} for label, metric in measured]
-    return sorted(found, key=lambda row: row["metric"].value)
+    return sorted(found, key=lambda row: (row["metric"].value, -row["rows"]))
 
 
 def _class_metric(report: Report) -> str:
