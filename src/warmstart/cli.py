@@ -101,8 +101,8 @@ def _adapt(
 ) -> None:
     """Fit a model to labelled rows in a time budget.
 
-    DATA is a table with a label column and one of texts or images, or a folder with a folder of images for each class. What every rung
-    of the ladder gained is measured and written into FOLDER.
+    DATA is a table with a label column and one of texts, images or recordings, or a folder with a folder of files for each class. What every
+    rung of the ladder gained is measured and written into FOLDER.
     """
     recipe = recipe_of(
         Recipe(), data=data, file=file, sets=sets, flags=flags, expected="a table, as the first argument or as data in the recipe"
@@ -171,7 +171,7 @@ def _predict(
     as_json: bool,
     **sampling: Any,
 ) -> None:
-    """Label a file, or sentences or images, with a model; or write on from prompts.
+    """Label a file, sentences, images or recordings with a model; or write on from prompts.
 
     MODEL is a folder that adapt wrote; DATA is a file or folder, - for standard input, or one or more sentences or image files. With a
     folder from pretrain that holds a causal language model, DATA are prompts, and the text appears as it is written.
