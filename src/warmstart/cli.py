@@ -101,8 +101,8 @@ def _adapt(
 ) -> None:
     """Fit a model to labelled rows in a time budget.
 
-    DATA is a table with a label column and one of texts, images or recordings, or a folder with a folder of files for each class. What every
-    rung of the ladder gained is measured and written into FOLDER.
+    DATA is a table with a label column and one of texts, images or recordings, or a folder with a folder of files for each class. What
+    every rung of the ladder gained is measured and written into FOLDER.
     """
     recipe = recipe_of(
         Recipe(), data=data, file=file, sets=sets, flags=flags, expected="a table, as the first argument or as data in the recipe"
