@@ -24,7 +24,7 @@ ROOT = HERE.parent
 RESULTS = HERE / "results"
 PROJECT_PYTHON = Path(os.environ.get("WARMSTART_PYTHON", ROOT / ".venv" / "bin" / "python"))
 PEER_PYTHON = Path(os.environ.get("WARMSTART_PEER_PYTHON", ROOT / ".venv-peers" / "bin" / "python"))
-THREADS = 2
+THREADS = int(os.environ.get("WARMSTART_BENCH_THREADS", "2"))
 
 Cell = dict[str, Any]
 """One measured command: seconds, peak_bytes, anonymous_bytes, load, and either ``answer`` or ``error`` (with ``timed_out``)."""

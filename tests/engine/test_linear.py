@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from warmstart.core.errors import TrainingFailed
-from warmstart.engine import linear
+from warmstart.engine import calibration, linear
 
 
 def blobs(n: int, n_features: int, n_classes: int, *, spread: float = 1.5, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
@@ -140,12 +140,13 @@ def test_separable_rows_at_no_regularisation_stay_finite(link: linear.Link) -> N
     assert (logits.argmax(-1).numpy() == y).all()
 
 
-def test_cross_validation_takes_the_lowest_log_loss_and_stops_when_it_only_rises() -> None:
+def test_cross_validation_takes_the_lowest_calibrated_log_loss_and_stops_when_it_only_rises() -> None:
     x, y = blobs(150, 60, 2, spread=4.0)
     folds = thirds(150)
     choice = linear.cross_validate(x, y, link="softmax", n_classes=2, folds=folds)
     held = np.concatenate([rows for _, rows in folds])
-    losses = torch.nn.functional.cross_entropy(choice.held_logits, torch.from_numpy(y[held]))
+    temperature = calibration.fit_temperature(choice.held_logits, y[held], "softmax")
+    losses = torch.nn.functional.cross_entropy(choice.held_logits / temperature, torch.from_numpy(y[held]))
     torch.testing.assert_close(losses, choice.log_losses[choice.strengths.index(choice.strength)])
     assert losses <= choice.log_losses.min() * 1.001
     assert len(choice.strengths) == len(choice.log_losses) == len(choice.scores) < len(linear.STRENGTHS)

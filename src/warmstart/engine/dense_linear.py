@@ -24,7 +24,7 @@ STEPS = 30
 def fit(
     features: Floats, targets: NDArray[Any], *, link: Link, n_classes: int, c: float | None = None, weights: Floats | None = None, seed: int
 ) -> Tuned:
-    """The model with the lowest held-out log loss, fitted on all rows (at most ``linear.MAX_ROWS``).
+    """The model with the lowest held-out log loss after one temperature, fitted on all rows (at most ``linear.MAX_ROWS``).
 
     Args:
         features: (N, F).
