@@ -54,13 +54,16 @@ def test_shares_are_of_all_rows_of_a_class_though_a_part_is_drawn() -> None:
 def test_the_sentence_names_the_worst_pair_in_both_directions() -> None:
     labels = ["ant", "bee", "cat"]
     counts = np.array([[5, 1, 0], [7, 9, 2], [0, 0, 4]])
-    said = confusions.sentence(labels, counts)
+    said = confusions.sentence(labels, counts, whole=True)
     assert (
         said
         == "“bee” and “ant” are mixed up most: 7 of 18 “bee” were taken for “ant”, 1 of 6 the other way. That is 80\u00a0% of all mistakes."
     )
-    assert confusions.sentence(labels, np.diag([1, 2, 3])) == ""
-    assert confusions.sentence(["a", "b"], np.array([[1, 3], [0, 1]])).endswith("none the other way.")
+    assert confusions.sentence(labels, np.diag([1, 2, 3]), whole=True) == ""
+    assert confusions.sentence(["a", "b"], np.array([[1, 3], [0, 1]]), whole=True).endswith("none the other way.")
+    assert "of all" not in confusions.sentence(labels, counts, whole=False), "a part of the mistakes"
+    words = ["(nothing)", "two", "too"]
+    assert confusions.sentence(words, np.array([[0, 9, 0], [0, 5, 2], [0, 0, 5]]), whole=False).startswith("“two” and “too” are")
 
 
 def test_the_most_confused_pairs_come_first() -> None:

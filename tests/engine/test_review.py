@@ -43,10 +43,11 @@ def test_of_several_labels_the_surest_wrong_decision_counts() -> None:
         labels=["a", "b", "c"],
         rows=[1, 2, 3, 4],
         modality=TEXT,
-        truths=["a", "", "a | b | c", "c"],
+        truths=["a", "", "b|a |c", "c"],
         task=task,
     )
     assert [case.row for _, case in found] == [3, 4, 2], "a row that is right is no error"
+    assert [case.truth for _, case in found] == ["a | b | c", "c", ""], "in the order of an answer"
     assert [case.decision for _, case in found] == ["without b", "without c", "with a"]
     assert [round(case.probability, 2) for _, case in found] == [0.98, 0.9, 0.45]
     assert [case.predicted for _, case in found] == ["a | c", "nothing", "a"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from warmstart.engine import plots
+from warmstart.engine import plots, transcripts
 from warmstart.engine.plots import clip
 
 NUMBERED, MOST = 12, 40
@@ -46,10 +46,11 @@ def pairs(labels: Sequence[str], counts: Counts, most: int) -> list[Pair]:
     return [Pair(labels[i], labels[j], int(wrong[i, j]), int(counts[i].sum())) for i, j in cells if wrong[i, j]]
 
 
-def sentence(labels: Sequence[str], counts: Counts) -> str:
-    """Which two classes are mixed up most, in words; empty where there is no mistake."""
+def sentence(labels: Sequence[str], counts: Counts, *, whole: bool) -> str:
+    """Which two classes are mixed up most, in words; empty where there is no mistake. ``whole``: all mistakes are among the counts."""
     wrong = counts - np.diag(counts.diagonal())
-    both = np.triu(wrong + wrong.T)
+    told = np.array([label != transcripts.NOTHING for label in labels], bool)
+    both = np.triu(wrong + wrong.T) * np.outer(told, told)
     if not both.any():
         return ""
     i, j = (int(k) for k in np.unravel_index(int(both.argmax()), both.shape))
@@ -57,9 +58,8 @@ def sentence(labels: Sequence[str], counts: Counts) -> str:
     a, b = clip(labels[i], 60), clip(labels[j], 60)
     said = f"“{a}” and “{b}” are mixed up most: {wrong[i, j]:,} of {counts[i].sum():,} “{a}” were taken for “{b}”"
     said += f", {wrong[j, i]:,} of {counts[j].sum():,} the other way" if wrong[j, i] else ", none the other way"
-    return (
-        f"{said}. That is {100 * both[min(i, j), max(i, j)] / wrong.sum():.0f}\u00a0% of all mistakes." if len(labels) > 2 else f"{said}."
-    )
+    share = 100 * both[min(i, j), max(i, j)] / wrong.sum()
+    return f"{said}. That is {share:.0f}\u00a0% of all mistakes." if whole and len(labels) > 2 else f"{said}."
 
 
 def order(counts: Counts) -> list[int]:

@@ -118,7 +118,7 @@ def _values(report: Report) -> dict[str, Any]:
         "spent": _spent(report),
         "shared": next((rung.common.n for rung in report.ladder if rung.common is not None), 0),
         "pairs": confusions.pairs(report.confusion_labels, counts, _LIMITS["pairs"]),
-        "confused": confusions.sentence(report.confusion_labels, counts),
+        "confused": confusions.sentence(report.confusion_labels, counts, whole=bool(report.classes)),
         "drawn_classes": len(confusions.part(counts)),
         "broad_matrix": len(report.confusion_labels) > confusions.NUMBERED,
         "class_rows": class_rows(report),

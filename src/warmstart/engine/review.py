@@ -91,7 +91,7 @@ def errors(
             int(i),
             ErrorCase(
                 modality.show(values[i]),
-                truths[i],
+                " | ".join(sorted(name.strip() for name in truths[i].split("|"))) if targets.ndim == 2 else truths[i],
                 " | ".join(answer) or "nothing" if targets.ndim == 2 else answer,
                 float(confidence[i]),
                 int(rows[i]),
