@@ -119,10 +119,11 @@ def bootstrap(statistic: Callable[[NDArray[np.int64]], Floats], cells: ArrayLike
     percentiles, Hesterberg 2015). Where no resample differs (every row right, or a single row) a bootstrap would claim certainty:
     then the interval is the exact one of a proportion of that value.
 
-    A mean over many classes with a few rows each is biased downwards: a class that meets chance twice, in its few truths and in its false
-    alarms, loses more than it wins. A resample repeats that on what is biased already, so that all of them may lie below the value, and
-    percentiles of them say nothing of the truth, which lies above. Where the bias is more than a quarter of the standard error, the
-    interval is the reflected one (basic bootstrap, Davison & Hinkley 1997), widened to hold the value. With one row a class nothing helps.
+    A mean over many classes with a few rows each is biased: downwards, as a class that meets chance twice, in its few truths and in its
+    false alarms, loses more than it wins; or upwards, where a model names ever more classes that are not there. A resample repeats that
+    on what is biased already, so that all of them may lie on one side of the value, and percentiles of them say nothing of the truth,
+    which lies on the other. Where the bias is more than a quarter of the standard error, the interval is the reflected one (basic
+    bootstrap, Davison & Hinkley 1997), widened to hold the value. With one row a class nothing helps.
     """
     seen = np.asarray(cells, np.int64)
     observed = float(statistic(seen[None])[0])
