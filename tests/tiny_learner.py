@@ -19,6 +19,7 @@ class Tiny:
     """Obeys ``core.protocols.Learner``. ``spoil`` may change the loss of a step, to see what the loop makes of it."""
 
     watches = True
+    shards = True
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from warmstart.engine import convnets, preprocessing, store
 from warmstart.engine.convnets import Asked
 
 
-@pytest.mark.parametrize("family", ["convnet", "small_resnet", "resnet", "mobilenet_v2", "efficientnet", "convnext", "vit"])
+@pytest.mark.parametrize("family", ["convnet", "small_resnet", "vgg", "resnet", "mobilenet_v2", "efficientnet", "convnext", "vit"])
 def test_a_family_fits_small_images_and_opens_again(family: str, tmp_path: Path) -> None:
     channels, side = (1, 28) if family in ("resnet", "convnet") else (3, 32)
     shape = (channels, side, side)
@@ -25,7 +25,7 @@ def test_a_family_fits_small_images_and_opens_again(family: str, tmp_path: Path)
     with torch.no_grad():
         state = body(pixel_values=x)[0]
         assert state.shape[0] == 2
-        assert state.ndim == 3 or min(state.shape[2:]) >= convnets.LEAST_MAP
+        assert state.ndim < 4 or min(state.shape[2:]) >= convnets.LEAST_MAP
         mean, std = [0.5] * channels, [0.25] * channels
         convnets.save(body, tmp_path, mean=mean, std=std, shape=shape)
         assert torch.equal(store.load_body(tmp_path)(pixel_values=x)[0], state)
@@ -44,6 +44,8 @@ def test_width_and_depth_are_those_asked_for() -> None:
     assert half["hidden_sizes"] == [48, 96, 192, 384]
     assert half["depths"] == [3, 3, 9, 3]
     assert half["patch_size"] == 2
+    deep = convnets.form(Asked("vgg", "base", (3, 64, 64), depth=19))
+    assert (deep["widths"], deep["convs"], deep["dense"], deep["grid"]) == ([64, 128, 256, 512, 512], [2, 2, 4, 4, 4], 512, 2)
     given = convnets.form(Asked("resnet", "tiny", (3, 32, 32), values='{"depths": [1, 1], "hidden_sizes": [8, 16]}'))
     assert given["depths"] == [1, 1]
     assert convnets.build(given)(pixel_values=torch.zeros(1, 3, 32, 32))[0].shape == (1, 16, 4, 4)
@@ -54,6 +56,7 @@ def test_width_and_depth_are_those_asked_for() -> None:
     [
         (Asked("resnett", "tiny", (3, 32, 32)), "resnet"),
         (Asked("convnet", "tiny", (3, 32, 32), values="{"), "config"),
+        (Asked("vgg", "tiny", (3, 32, 32), depth=12), "depth = 12"),
         (Asked("vit", "tiny", (3, 32, 32), values='{"hidden_act": "nonsense"}'), "vit"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 
 from tiny_learner import Tiny
-from warmstart.core.errors import DiskFull, TrainingFailed
+from warmstart.core.errors import BadOption, DiskFull, TrainingFailed
 from warmstart.engine import checkpoints, loop, store
 from warmstart.engine.history import sparkline
 from warmstart.engine.learner import Phase
+from warmstart.engine.parallel import Crew
 
 CPU = torch.device("cpu")
 
@@ -200,35 +202,76 @@ def test_schedule() -> None:
 
 
 PAIR = """
-import json, sys, time
+import json, os, sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import torch
 from tiny_learner import Tiny
 from warmstart.engine import loop, parallel
+shards, stop = sys.argv[3] == "fsdp", int(sys.argv[4])
+
+def spoil(loss, step):
+    if step == stop:
+        os._exit(9)
+    return loss
+
 with parallel.crew() as crew:
-    learner = Tiny(rank=crew.rank, world=crew.world, dropout=0.0, steps=(25,))
+    learner = Tiny(rank=crew.rank, world=crew.world, dropout=0.0, steps=(25,), spoil=spoil)
     learner.module[2] = torch.nn.Identity()  # batch statistics are those of a share
     time.sleep(crew.rank)  # one that comes late finds what the other has written meanwhile
-    outcome = loop.run(learner, loop.How(Path(sys.argv[2]), 3, torch.device("cpu"), torch.float32, crew=crew))
+    outcome = loop.run(learner, loop.How(Path(sys.argv[2]), 3, torch.device("cpu"), torch.float32, crew=crew, shards=shards))
     if crew.leads:
         print("LOSSES", json.dumps(outcome.history.curve("loss")[1]))
+        print("VALIDATION", json.dumps(outcome.history.curve("validation/loss")[1]))
+        bits = torch.cat([p.detach().flatten() for p in learner.module.parameters()])
+        print("WEIGHTS", json.dumps([float.hex(p) for p in bits.tolist()]))
 """
 
 
-def test_two_processes_follow_the_curve_of_one(tmp_path: Path) -> None:
-    """Two CPU processes over Gloo, each with half of every batch."""
+def _pair(folder: Path, how: str, *, stop: int = -1) -> dict[str, Any]:
+    """What two CPU processes over Gloo print, each with half of every batch; they are ended at the step ``stop``."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = tmp_path / "pair.py"
+    script = folder.with_suffix(".py")
     script.write_text(PAIR)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    arguments = [str(Path(__file__).parent.parent), str(tmp_path / "pair")]
-    done = subprocess.run([*torchrun, str(script), *arguments], env=environment, capture_output=True, text=True, check=True, timeout=120)
-    two = json.loads(next(line for line in done.stdout.splitlines() if "LOSSES" in line).split("LOSSES ")[1])
-    alone = Tiny(dropout=0.0, steps=(25,))
-    alone.module[2] = torch.nn.Identity()  # type: ignore[index, operator]
-    one = drive(alone, tmp_path / "one").history.curve("loss")[1]
-    assert two == pytest.approx(one, rel=1e-4)
+    command = [*torchrun, str(script), str(Path(__file__).parent.parent), str(folder), how, str(stop)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode == 0) == (stop < 0), done.stderr[-3000:]
+    words = [line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(("LOSSES", "VALIDATION", "WEIGHTS"))]
+    return {name: json.loads(values) for name, values in words}
+
+
+def _alone(folder: Path) -> tuple[Tiny, loop.Outcome]:
+    learner = Tiny(dropout=0.0, steps=(25,))
+    learner.module[2] = torch.nn.Identity()  # type: ignore[index, operator]
+    return learner, drive(learner, folder)
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_two_processes_follow_the_curve_of_one(how: str, tmp_path: Path) -> None:
+    two = _pair(tmp_path / "pair", how)
+    _, one = _alone(tmp_path / "one")
+    assert two["LOSSES"] == pytest.approx(one.history.curve("loss")[1], rel=1e-4)
+    assert two["VALIDATION"][-1] == pytest.approx(one.history.curve("validation/loss")[1][-1], rel=1e-4)
+
+
+def test_a_sharded_run_is_resumed_by_two_processes_or_by_one(tmp_path: Path) -> None:
+    whole = _pair(tmp_path / "whole", "fsdp")
+    assert not _pair(tmp_path / "cut", "fsdp", stop=13)
+    shutil.copytree(tmp_path / "cut", tmp_path / "other")
+    resumed = _pair(tmp_path / "cut", "fsdp")
+    assert (resumed["LOSSES"], resumed["WEIGHTS"]) == (whole["LOSSES"], whole["WEIGHTS"])
+    learner, outcome = _alone(tmp_path / "other")
+    assert outcome.history.curve("loss")[1] == pytest.approx(whole["LOSSES"], rel=1e-4)
+    weights = [value for p in learner.module.parameters() for value in p.detach().flatten().tolist()]
+    assert weights == pytest.approx([float.fromhex(value) for value in whole["WEIGHTS"]], rel=1e-3, abs=1e-5)
+
+
+def test_what_cannot_be_sharded_says_so(tmp_path: Path) -> None:
+    learner = Tiny()
+    learner.shards = False
+    with pytest.raises(BadOption, match="fsdp"):
+        drive(learner, tmp_path, crew=Crew(0, 2), shards=True)
 
 
 def test_sparkline() -> None:

@@ -46,9 +46,10 @@ def _run(learner: Any, folder: Path) -> loop.Outcome:
     return loop.run(learner, loop.How(folder / "run", 0, setting.device, setting.precision))
 
 
-@pytest.mark.parametrize("mixup", [0.0, 0.5])
-def test_supervised_images_keep_the_contract(mixup: float, tmp_path: Path) -> None:
-    testing.check_objective("supervised", Setting(data=_images(), folder=tmp_path), options={**IMAGE, "mixup": mixup, "augment": "strong"})
+@pytest.mark.parametrize(("mixup", "family"), [(0.0, "convnet"), (0.5, "convnet"), (0.0, "vgg")])
+def test_supervised_images_keep_the_contract(mixup: float, family: str, tmp_path: Path) -> None:
+    options = {**IMAGE, "mixup": mixup, "augment": "strong", "family": family}
+    testing.check_objective("supervised", Setting(data=_images(), folder=tmp_path), options=options)
 
 
 def test_supervised_texts_keep_the_contract(tmp_path: Path) -> None:

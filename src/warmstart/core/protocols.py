@@ -337,6 +337,8 @@ class Learner(Protocol):
     corpus: learner.Corpus
     watches: bool
     """Whether a leap of the loss means that training has gone wrong; a loss that is no mean of independent terms may leap."""
+    shards: bool
+    """Whether ``learn`` does nothing with ``module`` but call it, equally often in all processes: then each may hold a part of it."""
 
     @property
     def module(self) -> nn.Module:

@@ -62,6 +62,7 @@ class Autoencoding:
     """Obeys ``core.protocols.Learner``."""
 
     watches = True
+    shards = False
 
     def __init__(self, found: Pixels, setting: Setting, settings: Mapping[str, Any]) -> None:
         self.data, self.setting, self.settings = found, setting, dict(settings)

@@ -37,6 +37,7 @@ class CausalLearner:
     """Drives a ``Causal`` module; see ``core/protocols.py``, ``Learner``."""
 
     watches = True
+    shards = True
 
     def __init__(self, model: nn.Module, settings: dict[str, Any], setting: Setting, data: Data) -> None:
         self.module = causal.Causal(model)

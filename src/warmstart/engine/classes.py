@@ -46,6 +46,7 @@ class Classes:
     """The learner. Of the stream's settings it reads ``batch``, ``steps``, ``smoothing``, ``mixup`` and what the optimiser needs."""
 
     watches = True
+    shards = False
 
     def __init__(self, stream: Stream) -> None:
         if stream.labels is None or stream.held_labels is None:

@@ -1,4 +1,4 @@
-"""Networks for images by family and size, from scratch: our own small ones, and any image classifier of transformers by its model type.
+"""Networks for images by family and size, from scratch: our own, any image classifier of transformers by its model type, and Keras's.
 
 A *form* is plain JSON that one is built from: ``{"model_type": ..., ...}``, the values of its configuration. Families of transformers are
 made for images of 224 pixels and shrink them 32 times; a form for small images has a finer stem where the configuration lets it.
@@ -17,14 +17,24 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.core.errors import BadOption, nearest
-from warmstart.engine import bodies, network, preprocessing, store
+from warmstart.engine import bodies, keras_families, network, preprocessing, store, vgg
 
-OWN = ("convnet", "small_resnet")
+OWN = ("convnet", "small_resnet", "vgg")
 
-WIDTH = {"convnet": {"tiny": 32, "small": 64, "base": 96}, "small_resnet": {"tiny": 16, "small": 32, "base": 64}}
-DEPTH = {"convnet": {"tiny": 1, "small": 2, "base": 2}, "small_resnet": {"tiny": 1, "small": 2, "base": 3}}
+WIDTH = {
+    "convnet": {"tiny": 32, "small": 64, "base": 96},
+    "small_resnet": {"tiny": 16, "small": 32, "base": 64},
+    "vgg": {"tiny": 16, "small": 32, "base": 64},
+}
+DEPTH = {
+    "convnet": {"tiny": 1, "small": 2, "base": 2},
+    "small_resnet": {"tiny": 1, "small": 2, "base": 3},
+    "vgg": {"tiny": 11, "small": 13, "base": 16},
+}
 SHARE = {"tiny": (0.25, 0.34), "small": (0.5, 0.5), "base": (1.0, 1.0)}
-"""Widths and depths of a family of transformers by size, as shares of those of its default configuration."""
+"""Widths and depths of a family of transformers by size, as shares of those of its default configuration; Keras's have the widths alone."""
+DENSE = 8
+"""Features of VGG's dense layers for each channel of its first stage: the paper's 64 suit a thousand classes."""
 
 LEAST_MAP = 2
 """Pixels that the last map should have on each side."""
@@ -35,7 +45,8 @@ HEAD_WIDTH = 64
 @dataclass(frozen=True)
 class Asked:
     """What a network is to be. ``width`` and ``depth`` (None: by ``size``) are the channels of the first stage and the convolutions or
-    blocks of each; for a family of transformers, percentages of its default configuration. ``values`` are put into the configuration."""
+    blocks of each (of VGG all layers); for a family of transformers, percentages of its default configuration, and so is the width of one
+    of Keras. ``values`` are put into the configuration, or are arguments of the function of keras.applications."""
 
     family: str
     size: str
@@ -55,11 +66,13 @@ def form(asked: Asked) -> dict[str, Any]:
     values = _given(asked.values)
     if asked.family in OWN:
         return _own(asked) | values
+    if asked.family.startswith(keras_families.PREFIX):
+        return _of_keras(asked, values)
     known = _families()
     if asked.family not in known:
         raise BadOption(
             f"family = {asked.family!r}.{nearest(asked.family, [*OWN, *known])}",
-            f"one of {', '.join((*OWN, *known))}",
+            f"one of {', '.join((*OWN, *known))}, or keras:NAME",
             "correct the value",
         )
     return {"model_type": asked.family, **_fitted(asked, values)}
@@ -71,6 +84,8 @@ def build(form: Mapping[str, Any]) -> nn.Module:
     Raises:
         BadOption: The configuration does not make a body.
     """
+    if "application" in form:
+        return bodies.build(keras_families.config(form))
     if str(form["model_type"]).startswith(bodies.PREFIX):
         return bodies.build(form)
     from transformers import AutoModel
@@ -88,6 +103,16 @@ def build(form: Mapping[str, Any]) -> nn.Module:
             "change objective.config, width or depth",
         ) from None
     return body
+
+
+def least(family: str) -> int:
+    """Pixels that images must have on each side.
+
+    Raises:
+        BadOption: No such architecture of Keras.
+        MissingLibrary: It is one of Keras, which is not installed.
+    """
+    return keras_families.least(family.removeprefix(keras_families.PREFIX)) if family.startswith(keras_families.PREFIX) else 1
 
 
 def pooled(body: nn.Module, pixel_values: Tensor) -> Tensor:
@@ -141,8 +166,35 @@ def _own(asked: Asked) -> dict[str, Any]:
     if asked.family == "convnet":
         widths = [first << i for i in range(halvings)]
         return {"model_type": "warmstart-convnet", "widths": widths, "convs": depth, "channels": channels, "norm": asked.norm}
+    if asked.family == "vgg":
+        return _vgg(asked, first, depth)
     widths = [first << i for i in range(max(1, min(4, halvings)))]
     return {"model_type": "warmstart-resnet", "widths": widths, "depth": depth, "channels": channels, "norm": asked.norm}
+
+
+def _vgg(asked: Asked, first: int, depth: int) -> dict[str, Any]:
+    """As many stages of the VGG of this depth as leave a map of ``LEAST_MAP``, which the dense layers see whole."""
+    if depth not in vgg.CONVS:
+        raise BadOption(f"depth = {depth} of vgg", f"one of {', '.join(map(str, vgg.CONVS))}", "correct it")
+    channels, *sides = asked.shape
+    convs = vgg.CONVS[depth][: max(1, int(math.log2(max(LEAST_MAP, min(sides)) / LEAST_MAP)))]
+    return {
+        "model_type": "warmstart-vgg",
+        "widths": [first * min(8, 1 << i) for i in range(len(convs))],
+        "convs": list(convs),
+        "dense": DENSE * first,
+        "grid": min(vgg.GRID, max(1, min(sides) >> len(convs))),
+        "channels": channels,
+        "norm": asked.norm,
+    }
+
+
+def _of_keras(asked: Asked, values: Mapping[str, Any]) -> dict[str, Any]:
+    if asked.depth is not None:
+        raise BadOption(f"depth = {asked.depth} of {asked.family}", "the depth that its name means", "leave it out, or take another name")
+    share = asked.width / 100 if asked.width else SHARE[asked.size][0]
+    name = asked.family.removeprefix(keras_families.PREFIX)
+    return keras_families.form(name, shape=asked.shape, share=share, values=values)
 
 
 def _families() -> list[str]:

@@ -54,6 +54,7 @@ class Belief:
     """Obeys ``core.protocols.Learner``."""
 
     watches = False  # differences of free energies are no mean of bounded terms
+    shards = False
 
     def __init__(self, found: Pixels, setting: Setting, settings: Mapping[str, Any]) -> None:
         self.data, self.setting, self.settings = found, setting, dict(settings)

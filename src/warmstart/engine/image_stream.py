@@ -104,7 +104,10 @@ def read(options: Any, setting: Setting, *, labelled: bool) -> Pixels:
         InputError: The data or ``options.pixels`` are wrong.
     """
     if setting.start is None:
-        return pixels.read(setting, size=options.pixels, labelled=labelled)
+        least = convnets.least(options.family)
+        if options.pixels is not None and options.pixels < least:
+            raise BadOption(f"pixels = {options.pixels} for {options.family}", f"at least {least}", f"give --set objective.pixels={least}")
+        return pixels.read(setting, size=options.pixels, least=least, labelled=labelled)
     how = preprocessing.of(setting.start)
     size = how.geometry.crop or how.geometry.resize
     if how.processor is not None or size is None or size[0] != size[1] or abs(how.scale * 255 - 1) > 1e-6:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,16 @@ class KerasBody(Filed):
     It computes in float32 only: Keras casts what its layers get.
     """
 
+    float32_only = True
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self._bgr = bool(config.get("bgr", False))
         model = foreign.keras().models.model_from_json(json.dumps(config.architecture))
         self.blocks = nn.ModuleList(Block(part) for part in parts(model))
+        self.register_state_dict_post_hook(_by_place)
+        self.register_load_state_dict_pre_hook(_by_name)
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor]:
         """A map (B, D, H, W), or a vector (B, D), of images (B, C, H, W)."""
@@ -63,10 +67,38 @@ class KerasBody(Filed):
             for j, variable in enumerate(part.weights):
                 yield f"blocks.{i}.{j}", variable
 
-    def to(self, *args: Any, **kwargs: Any) -> KerasBody:  # type: ignore[override]
-        """To another device; another number type is left out."""
-        device = _device(args, kwargs)
-        return self if device is None else super().to(device=device)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KerasBody:
+        """To another device, also as a part of a module; another number type is left out."""
+
+        def placed(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        return super()._apply(placed, recurse)
+
+
+def _places(module: nn.Module, prefix: str) -> dict[str, str]:
+    """What a state dict calls every variable by its place, random states included, and Keras's name for it in this process."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    blocks: Any = module.blocks
+    return {
+        f"{prefix}blocks.{i}.{j}": prefix + names[id(variable.value)]
+        for i, block in enumerate(blocks)
+        for j, variable in enumerate(block.part.variables)
+    }
+
+
+def _by_place(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+    """A hook: Keras counts its seed generators, so their names differ from one process to the next."""
+    for place, name in _places(module, prefix).items():
+        state[place] = state.pop(name)
+
+
+def _by_name(module: nn.Module, state: dict[str, Tensor], prefix: str, *others: Any) -> None:
+    """The hook that undoes ``_by_place``."""
+    for place, name in _places(module, prefix).items():
+        if place in state:
+            state[name] = state.pop(place)
 
 
 class Block(nn.Module):
@@ -143,9 +175,3 @@ def check(model: Any, name: str) -> tuple[int | None, int | None, int]:
         raise BackboneNotFound(given, "one image (batch, height, width, 1 or 3 channels)", "save a model with such an input")
     return shapes[0][1], shapes[0][2], int(shapes[0][3])
 
-
-def _device(args: Any, kwargs: Any) -> Any:
-    import torch
-
-    given = kwargs.get("device", args[0] if args else None)
-    return given if isinstance(given, str | torch.device | int) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from warmstart.core.errors import TrainingFailed
+from warmstart.core.errors import BadOption, TrainingFailed
 from warmstart.core.protocols import Learner
-from warmstart.engine import clock, optimizers
+from warmstart.engine import clock, optimizers, sharded
 from warmstart.engine.checkpoints import Checkpoint, Checkpoints
 from warmstart.engine.clock import Pace
 from warmstart.engine.history import History, sparkline
 from warmstart.engine.learner import Group, Phase
 from warmstart.engine.parallel import Crew
+from warmstart.engine.sharded import Sharded
 from warmstart.engine.working import Working
 
 VALIDATIONS, ROWS, CHECKPOINTS = 20, 400, 40
@@ -42,6 +43,7 @@ class How:
     """How a learner is driven: ``folder`` takes checkpoints and curves; ``seconds`` is the time for all phases (None: no limit).
 
     ``replans`` are the shortenings that an earlier run of the same recipe recorded, to be followed without looking at the clock.
+    ``shards``: several processes hold a part of the parameters each, in place of all of them.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class How:
     replans: dict[str, list[tuple[int, int]]] | None = None
     keep: int = 2
     crew: Crew = field(default_factory=Crew)
+    shards: bool = False
     progress: str | None = None
 
 
@@ -124,9 +127,19 @@ class _Run:
         self.recent: list[dict[str, float]] = []
         self.told = (0, 0.0)
         self.validating = 0.0
-        self.working = Working(self.module, how.precision)
+        self.working: Working | Sharded = Working(self.module, how.precision) if not self.sharded else self._sharded()
         if how.device.type == "cuda":
             self.working.copy.compile()  # type: ignore[no-untyped-call]
+
+    @property
+    def sharded(self) -> bool:
+        return self.how.shards and self.how.crew.world > 1
+
+    def _sharded(self) -> Sharded:
+        """Raises BadOption where the learner cannot be driven so."""
+        if not self.learner.shards:
+            raise BadOption("sharding of an objective that has no large models", "gpt or bert", "leave out --parallel fsdp")
+        return Sharded(self.module, self.how.precision, world=self.how.crew.world, device=self.how.device)
 
     def go(self) -> Outcome:
         found = self._newest()
@@ -197,14 +210,15 @@ class _Run:
         """Bring the gradients to the float32 parameters, averaged over all processes and clipped; gives their norm."""
         self.working.gather()
         moved = [p for group in self.groups for p in group.parameters if p.grad is not None]
-        self.how.crew.average([p.grad for p in moved if p.grad is not None])
+        if not self.sharded:
+            self.how.crew.average([p.grad for p in moved if p.grad is not None])
         if self.how.crew.world > 1:
             means = torch.stack([value.detach().float() for value in found.values()])
             self.how.crew.average([means])
             found.update(zip(found, means, strict=True))
         if phase.clip is None:
             return 0.0
-        return float(nn.utils.clip_grad_norm_(moved, phase.clip))
+        return float(sharded.whole(nn.utils.clip_grad_norm_(moved, phase.clip)))
 
     def _descend(self, phase: Phase) -> None:
         factor = factor_of(phase, self.state.step, self.state.total) * self.state.scale
@@ -217,22 +231,24 @@ class _Run:
 
     def _prepare(self) -> None:
         """Optimisers and the working copy for the phase at hand."""
-        self.groups: list[Group] = [g for g in self.learner.groups(self.state.phase) if g.parameters]
+        groups = [g for g in self.learner.groups(self.state.phase) if g.parameters]
+        self.groups: list[Group] = [replace(g, parameters=tuple(self.working.part(p) for p in g.parameters)) for g in groups]
         self.optimizers = optimizers.build(self.groups)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["base"] = group["lr"]
-        self.working.move({p for group in self.groups for p in group.parameters})
-        self.working.follow()
+        self.working.move({p for group in groups for p in group.parameters})
+        self.working.begin()
         self.working.copy.train()
 
     def _validate(self, phase: Phase) -> None:
+        self.working.settle()
         if not self.how.crew.leads:
             return
         began = time.perf_counter()
         with torch.random.fork_rng(devices=[self.how.device] if self.how.device.type == "cuda" else []), torch.no_grad():
-            found = self.learner.validate(self.working.copy.eval(), self.state.phase)
-            self.working.copy.train()
+            found = self.learner.validate(self.working.validated().eval(), self.state.phase)
+            self.working.validated().train()
         self.history.add(self.state.phase, self.state.done + self.state.step, {f"validation/{name}": v for name, v in found.items()})
         self.validating += time.perf_counter() - began
 
@@ -298,12 +314,14 @@ class _Run:
             self.history.resume(self.state.done + self.state.step)
 
     def _save(self) -> None:
+        self.working.settle()
+        tensors: dict[str, Tensor] = {}
+        for o, optimizer in enumerate(self.optimizers if self.how.crew.leads or self.sharded else ()):
+            for i, parameter in enumerate(_parameters(optimizer)):
+                state = optimizer.state.get(parameter, {})
+                tensors |= {f"optimizer.{o}.{i}.{name}": sharded.whole(v) for name, v in state.items() if isinstance(v, Tensor)}
         if self.how.crew.leads:
-            tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
-            for o, optimizer in enumerate(self.optimizers):
-                for i, parameter in enumerate(_parameters(optimizer)):
-                    state = optimizer.state.get(parameter, {})
-                    tensors |= {f"optimizer.{o}.{i}.{name}": v for name, v in state.items() if isinstance(v, Tensor)}
+            tensors |= {f"module.{name}": value for name, value in self.module.state_dict().items()}
             tensors = {name: value.detach().clone() for name, value in tensors.items()}  # tied weights share memory, files cannot
             self.checkpoints.write(self.state.phase, self.state.step, tensors=tensors, numbers=asdict(self.state))
         self.how.crew.wait()
@@ -324,7 +342,8 @@ class _Run:
             if name.startswith("optimizer."):
                 _, o, i, key = name.split(".", 3)
                 parameter = _parameters(self.optimizers[int(o)])[int(i)]
-                self.optimizers[int(o)].state[parameter][key] = value.to(parameter.device)
+                value = value.to(parameter.device)
+                self.optimizers[int(o)].state[parameter][key] = sharded.parted(value, parameter) if value.ndim else value
 
 
 def factor_of(phase: Phase, step: int, total: int) -> float:

@@ -42,7 +42,10 @@ class How:
 
 
 def make(file: TokenFile, rows: Rows, how: How, *, random: np.random.Generator, rank: int = 0, world: int = 1) -> Batch:
-    """Hide tokens of all rows, and collate those of this process: every ``world``-th in the order of length."""
+    """Hide tokens of all rows, and collate those of this process: every ``world``-th in the order of length.
+
+    All processes get equally many parts, as those need that compute them together: some may ask for nothing.
+    """
     rows = rows.take(np.argsort(-rows.length, kind="stable"))
     ids, types, real = lay_out(file, rows, how.vocabulary)
     allowed = real & ~_special(rows, ids.shape[1])
@@ -52,15 +55,16 @@ def make(file: TokenFile, rows: Rows, how: How, *, random: np.random.Generator, 
     own = np.arange(rank, len(ids), world)
     labels = rows.label if how.second else np.full_like(rows.label, NO_PAIR)
     masked, pairs = int(chosen.sum()), int((labels != NO_PAIR).sum())
-    if not len(own):  # fewer rows than processes: one that asks for nothing, so that every process computes the same gradients
-        own, chosen, labels = np.array([0]), np.zeros_like(chosen), np.full_like(labels, NO_PAIR)
-    parts = []
-    for start, end in _cut(rows.length[own], how.tokens):
-        here = own[start:end]
+
+    def part(here: Ints, chosen: NDArray[np.bool_], labels: Ints) -> dict[str, Tensor]:
         longest = int(rows.length[here[0]])
-        parts.append(_part(*(table[here, :longest] for table in (hidden, ids, types, real, chosen))))
-        if how.second:
-            parts[-1]["follows"] = torch.from_numpy(labels[here])
+        found = _part(*(table[here, :longest] for table in (hidden, ids, types, real, chosen)))
+        return found | ({"follows": torch.from_numpy(labels[here])} if how.second else {})
+
+    cuts = [list(_cut(rows.length[other::world], how.tokens)) for other in range(world)]
+    parts = [part(own[start:end], chosen, labels) for start, end in cuts[rank] if end > start]
+    nothing = np.array([len(ids) - 1]), np.zeros_like(chosen), np.full_like(labels, NO_PAIR)
+    parts += [part(*nothing) for _ in range(max(map(len, cuts)) - len(parts))]
     moved = [{name: value.to(how.device, non_blocking=True) for name, value in part.items()} for part in parts]
     return Batch(moved, int(rows.length[own].sum()), masked, pairs)
 

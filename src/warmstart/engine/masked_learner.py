@@ -44,6 +44,7 @@ class MaskedLearner:
     """Batches, losses and measures of one body on one corpus."""
 
     watches = True
+    shards = True
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.core.errors import BadOption
-from warmstart.engine import device
+from warmstart.engine import device, sharded
 from warmstart.engine.learner import Group
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -81,9 +81,10 @@ class Muon(torch.optim.Optimizer):
         for i, parameter in enumerate(parameters):
             shapes.setdefault(parameter.shape, []).append(i)
         for shape, places in shapes.items():
-            updates = orthogonal(torch.stack([directions[i] for i in places]))
+            updates = orthogonal(torch.stack([sharded.whole(directions[i]) for i in places]))
             scale = -group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
-            torch._foreach_add_([parameters[i] for i in places], list(updates.unbind()), alpha=scale)
+            moves = [sharded.parted(update, parameters[i]) for i, update in zip(places, updates.unbind(), strict=True)]
+            torch._foreach_add_([parameters[i] for i in places], moves, alpha=scale)
 
 
 def orthogonal(matrices: Tensor, *, steps: int = 5) -> Tensor:

@@ -66,7 +66,9 @@ def unit(images: Tensor) -> Tensor:
     return images.to(torch.float32).mul_(1 / 255) if images.dtype == torch.uint8 else images
 
 
-def read(setting: Setting, *, size: int | None = None, channels: int | None = None, labelled: bool = False) -> Pixels:
+def read(
+    setting: Setting, *, size: int | None = None, least: int = 1, channels: int | None = None, labelled: bool = False
+) -> Pixels:
     """Read, check, resize and split what ``setting.data`` names: anything the image modality reads, or an array (or ``.npy`` file).
 
     ``setting.validation`` is held out where it is given, else a seeded tenth.
@@ -75,6 +77,7 @@ def read(setting: Setting, *, size: int | None = None, channels: int | None = No
         setting: What was asked for.
         size: Side of the square images; None: as they are where all have one size of at most 64 pixels, else the smaller of 64 and
             their usual shorter side.
+        least: Where nobody says a size, smaller images are enlarged to this side.
         channels: 1 or 3; None: 1 where the images are grey.
         labelled: Whether every image must have a label.
 
@@ -83,6 +86,8 @@ def read(setting: Setting, *, size: int | None = None, channels: int | None = No
     """
     first = _source(setting.data, setting)
     shape = first.shape(size, channels)
+    if size is None and min(shape[1:]) < least:
+        shape = first.shape(least, shape[0])
     images, labels, corpus = first.fill(shape, setting, labelled=labelled)
     if setting.validation is not None:
         second = _source(setting.validation, setting)

@@ -97,9 +97,9 @@ def one_cycle(name: str, settings: Mapping[str, Any]) -> Phase:
 
 
 def groups(module: nn.Module, settings: Mapping[str, Any]) -> Sequence[Group]:
-    """All parameters; kernels and matrices decay, biases and scales do not."""
-    decayed = [p for p in module.parameters() if p.ndim > 1]
-    others = [p for p in module.parameters() if p.ndim <= 1]
+    """All parameters that take gradients; kernels and matrices decay, biases and scales do not."""
+    moved = [p for p in module.parameters() if p.requires_grad]  # Keras keeps running statistics and seeds among its parameters
+    decayed, others = [p for p in moved if p.ndim > 1], [p for p in moved if p.ndim <= 1]
     kind, lr = settings["optimizer"], settings["lr"]
     return [
         Group(tuple(decayed), lr, weight_decay=settings["weight_decay"], kind=kind, momentum=0.9),

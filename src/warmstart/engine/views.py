@@ -48,6 +48,7 @@ class Views:
     """The learner. Of the stream's settings it reads ``batch``, ``steps``, ``temperature``, ``features`` and what the optimiser needs."""
 
     watches = True
+    shards = False
 
     def __init__(self, stream: Stream) -> None:
         setting, batch = stream.setting, stream.settings["batch"]

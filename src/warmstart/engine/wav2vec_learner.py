@@ -43,6 +43,7 @@ class Wav2VecLearner:
     """
 
     watches = True
+    shards = False
 
     def __init__(
         self,

@@ -15,14 +15,19 @@ from torch import nn
 class Working:
     """``copy`` is the module itself for float32; else a copy in ``precision`` that shares the module's buffers.
 
-    Batch normalisation stays in float32: its running statistics are sums of many small steps.
+    A module with a part that is ``float32_only`` has no copy. Batch normalisation stays in float32: its running statistics are sums of many small steps.
     """
 
     def __init__(self, module: nn.Module, precision: torch.dtype) -> None:
         self.module = module
-        self.copy = module if precision == torch.float32 else _copied(module, precision)
+        whole = precision == torch.float32 or any(getattr(part, "float32_only", False) for part in module.modules())
+        self.copy = module if whole else _copied(module, precision)
         named = dict(self.copy.named_parameters())
         self._twins = [] if self.copy is module else [(p, named[name]) for name, p in module.named_parameters()]
+
+    def part(self, parameter: nn.Parameter) -> nn.Parameter:
+        """What an optimiser moves for a parameter of the module: itself."""
+        return parameter
 
     def move(self, parameters: Collection[nn.Parameter]) -> None:
         """Only these parameters of the module take gradients from now on; gradients that nobody used are dropped."""
@@ -38,6 +43,17 @@ class Working:
         for parameter, twin in self._twins:
             parameter.grad = None if twin.grad is None else twin.grad.to(parameter.dtype)
             twin.grad = None
+
+    def begin(self) -> None:
+        """Start from the module's values."""
+        self.follow()
+
+    def settle(self) -> None:
+        """Nothing: the module has the values."""
+
+    def validated(self) -> nn.Module:
+        """What held-out data are measured with."""
+        return self.copy
 
     @torch.no_grad()
     def follow(self) -> None:

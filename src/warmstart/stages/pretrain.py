@@ -181,6 +181,7 @@ def _how(recipe: PretrainRecipe, setting: Setting, decided: dict[str, Any], crew
         seconds=decided["seconds"],
         replans=None if recorded is None else replans(recorded),
         crew=crew,
+        shards=recipe.parallel == "fsdp",
         progress=progress,
     )
 

@@ -15,17 +15,17 @@ class Options:
     """What can be set; None: by the size, the budget and the data."""
 
     family: str = "convnet"
-    "network for images: convnet, small_resnet, or a model type of transformers (resnet, convnext, efficientnet, mobilenet_v2, vit, ...)"
+    "network for images: convnet, small_resnet, vgg, a model type of transformers (resnet, convnext, mobilenet_v2, vit, ...), or keras:NAME"
     width: int | None = None
-    "channels of the first stage; in per cent of the default for a family of transformers; for text features of a token"
+    "channels of the first stage; in per cent of the default for transformers and keras:NAME; for text features of a token"
     depth: int | None = None
-    "convolutions or blocks of each stage; in per cent of the default for a family of transformers; for text layers"
+    "convolutions or blocks of each stage, layers of vgg; in per cent of the default for transformers; for text layers"
     norm: Literal["batch", "group"] = "batch"
-    "normalisation of convnet and small_resnet; batch statistics are those of each process's share"
+    "normalisation of convnet, small_resnet and vgg; batch statistics are those of each process's share"
     config: str | None = None
     "JSON of values for the network's configuration"
     pixels: int | None = None
-    "side of the images; None: as they are up to 64, else 64"
+    "side of the images; None: as they are up to 64, else 64, and no less than a network of Keras takes"
     crop: float = 0.2
     "least share of an image's area that a view shows"
     features: int = 128
