@@ -112,6 +112,7 @@ def pretrain(
     budget: str | float | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     device: str = "auto",
+    parallel: Literal["ddp", "fsdp"] = "ddp",
     seed: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     recipe: str | Path | PretrainRecipe | None = None,
@@ -133,6 +134,7 @@ def pretrain(
         budget: Time for the whole run: seconds, or text such as ``"10m"``.
         precision: Number type that is computed in.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        parallel: Processes of ``torchrun`` have the whole model (``ddp``), or a part each (``fsdp``).
         seed: Seed of every random choice.
         options: Options of the chosen parts by family, ``{"objective": {"steps": 300}}``.
         recipe: A recipe, or its file; arguments that differ from their defaults change it.
@@ -156,6 +158,7 @@ def pretrain(
         "budget": budget,
         "precision": precision,
         "device": device,
+        "parallel": parallel,
         "seed": seed,
         "options": {family: dict(chosen) for family, chosen in (options or {}).items()},
     }

@@ -98,11 +98,15 @@ def test_stopped_in_the_middle(how: signal.Signals, corpus: Path, tmp_path: Path
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
-def test_two_processes(corpus: Path, tmp_path: Path, warmstart: Run) -> None:
+@pytest.mark.parametrize(("objective", "parallel"), [("gpt", "ddp"), ("gpt", "fsdp"), ("bert", "fsdp")])
+def test_two_processes(objective: str, parallel: str, corpus: Path, tmp_path: Path, warmstart: Run) -> None:
     """The command that the documentation names: one folder, and the curve of one process."""
-    args = [str(a) for a in ("pretrain", corpus, *SMALL, "--set", "objective.steps=20", "--out")]
+    args = [str(a) for a in ("pretrain", corpus, *SMALL, "--set", "objective.steps=20", "--objective", objective)]
+    if objective == "bert":
+        args += ["--set", "objective.batch=128", "--set", "objective.at_once=64"]
+    args.append("--out")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "warmstart"]
-    subprocess.run([*torchrun, *args, str(tmp_path / "two")], check=True, capture_output=True, timeout=120)
+    subprocess.run([*torchrun, *args, str(tmp_path / "two"), "--parallel", parallel], check=True, capture_output=True, timeout=120)
     code, _, err = warmstart(*args, tmp_path / "one")
     assert code == 0, err
     losses = [json.loads((tmp_path / name / "report.json").read_text())["curves"]["loss"][1] for name in ("one", "two")]

@@ -338,7 +338,10 @@ class Learner(Protocol):
     watches: bool
     """Whether a leap of the loss means that training has gone wrong; a loss that is no mean of independent terms may leap."""
     shards: bool
-    """Whether ``learn`` does nothing with ``module`` but call it, equally often in all processes: then each may hold a part of it."""
+    """Whether ``learn`` does nothing with ``module`` but call it, equally often in all processes: then each may hold a part of it.
+
+    A module that does not call its blocks may have ``call_blocks()``, after which it does.
+    """
 
     @property
     def module(self) -> nn.Module:

@@ -92,7 +92,7 @@ class PretrainRecipe:
     budget: float | None = field(default=None, metadata={"help": "Time for the whole run: 90, 60s, 10m, 2h."})
     precision: Literal["auto", "float32", "bfloat16"] = field(default="auto", metadata={"help": "Number type that is computed in."})
     device: str = field(default="auto", metadata={"help": "Where to compute: auto, cpu, cuda or cuda:1."})
-    parallel: Literal["ddp", "fsdp"] = field(default="ddp", metadata={"help": "Processes of torchrun have the whole model, or a part each."})
+    parallel: Literal["ddp", "fsdp"] = field(default="ddp", metadata={"help": "Processes of torchrun have all of the model, or a part."})
     seed: int = field(default=0, metadata={"help": "Seed of every random choice."})
     options: dict[str, dict[str, Any]] = field(default_factory=dict, metadata={"help": "Options of the chosen parts.", "flag": False})
     plan: dict[str, Any] = field(default_factory=dict, metadata={"help": "What the dial led to.", "flag": False})

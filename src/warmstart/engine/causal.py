@@ -38,6 +38,10 @@ class Causal(nn.Module):
         self.model = model
         self.fast = _proven(model)
 
+    def call_blocks(self) -> None:
+        """From now on every block is called as a module: fused operations reach into it, where the weights may not be."""
+        self.fast = False
+
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
         """``loss``: the sum over all ``B T`` predictions in ``tokens (B, T + 1)``, float32; without gradients also ``rows (B,)``."""
         states = self.states(tokens[:, :-1]).flatten(0, 1)

@@ -37,8 +37,8 @@ class KerasBody(Filed):
         self._bgr = bool(config.get("bgr", False))
         model = foreign.keras().models.model_from_json(json.dumps(config.architecture))
         self.blocks = nn.ModuleList(Block(part) for part in parts(model))
-        self.register_state_dict_post_hook(_by_place)
-        self.register_load_state_dict_pre_hook(_by_name)
+        self.register_state_dict_post_hook(_by_place)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_by_name)  # type: ignore[no-untyped-call]
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor]:
         """A map (B, D, H, W), or a vector (B, D), of images (B, C, H, W)."""
@@ -74,7 +74,8 @@ class KerasBody(Filed):
             found = fn(tensor)
             return found if found.dtype == tensor.dtype else tensor.to(found.device)
 
-        return super()._apply(placed, recurse)
+        super()._apply(placed, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 def _places(module: nn.Module, prefix: str) -> dict[str, str]:
@@ -174,4 +175,3 @@ def check(model: Any, name: str) -> tuple[int | None, int | None, int]:
         given = f"{name} takes {shapes or 'inputs of unknown shape'}"
         raise BackboneNotFound(given, "one image (batch, height, width, 1 or 3 channels)", "save a model with such an input")
     return shapes[0][1], shapes[0][2], int(shapes[0][3])
-

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from warmstart.core.errors import BadOption, nearest
-from warmstart.engine import bodies, foreign
+from warmstart.engine import foreign
 
 PREFIX = "keras:"
 """``keras:InceptionV3`` is a family of networks for images."""

@@ -200,7 +200,8 @@ class _Run:
         state.seconds += time.perf_counter() - began
         self._tell(phase, values, bar)
         due = state.step % max(1, state.total // VALIDATIONS) == 0 and state.step < state.total
-        if due and self.validating <= VALIDATION_SHARE * state.seconds:
+        # Only the first process knows how long validations took, and all settle together.
+        if due and self.how.crew.agree(self.validating <= VALIDATION_SHARE * state.seconds):
             self._validate(phase)
         if state.step % max(1, state.total // CHECKPOINTS) == 0:
             self._save()

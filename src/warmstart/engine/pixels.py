@@ -66,9 +66,7 @@ def unit(images: Tensor) -> Tensor:
     return images.to(torch.float32).mul_(1 / 255) if images.dtype == torch.uint8 else images
 
 
-def read(
-    setting: Setting, *, size: int | None = None, least: int = 1, channels: int | None = None, labelled: bool = False
-) -> Pixels:
+def read(setting: Setting, *, size: int | None = None, least: int = 1, channels: int | None = None, labelled: bool = False) -> Pixels:
     """Read, check, resize and split what ``setting.data`` names: anything the image modality reads, or an array (or ``.npy`` file).
 
     ``setting.validation`` is held out where it is given, else a seeded tenth.

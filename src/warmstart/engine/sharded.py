@@ -1,8 +1,9 @@
 """Parameters, gradients and optimiser state shared out among processes (FSDP2, ``torch.distributed.fsdp.fully_shard``).
 
-It stands where ``working.Working`` stands. The learner's own module keeps whole parameters in every process, for validation, checkpoints and
-the folder at the end; what is trained is a copy of it, of which each process holds its part (Zhao et al. 2023). A block is put together
-when it computes, and its gradients are averaged into the parts.
+It stands where ``working.Working`` stands. The learner's own module keeps whole parameters in every process, for validation, checkpoints
+and the folder at the end; what is trained is a copy of it, of which each process holds its part (Zhao et al. 2023). A block is put
+together when it computes, and its gradients are averaged into the parts. torch's side of it takes half as long to import as torch, and is
+imported when it is needed.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Replicate
 
 from warmstart.engine import cut
 
@@ -24,9 +22,14 @@ class Sharded:
     """``copy`` is the module in parts, computed with in ``precision``; ``module`` is on ``device``, and follows by ``settle``."""
 
     def __init__(self, module: nn.Module, precision: torch.dtype, *, world: int, device: torch.device) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
         self.module, self.copy = module, copy.deepcopy(module)
         mesh = init_device_mesh(device.type, (world,))
         policy = MixedPrecisionPolicy(param_dtype=None if precision == torch.float32 else precision, reduce_dtype=torch.float32)
+        if (call := getattr(self.copy, "call_blocks", None)) is not None:
+            call()
         trunk = cut.find_trunk(self.copy)
         for block in trunk.blocks if trunk is not None else ():
             fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -74,12 +77,15 @@ class Sharded:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that lies in parts, put together in all processes, which call this together; any other as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    found: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return found
 
 
 def parted(tensor: Tensor, like: Any) -> Tensor:
     """A whole tensor that all processes have, in parts as ``like`` lies; as it is where ``like`` is whole."""
-    if not isinstance(like, DTensor):
+    if not hasattr(like, "full_tensor"):
         return tensor
+    from torch.distributed.tensor import DTensor, Replicate
+
     everywhere = DTensor.from_local(tensor.detach().to(like.device), like.device_mesh, [Replicate()], run_check=False)
     return everywhere.redistribute(placements=like.placements)

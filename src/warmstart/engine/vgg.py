@@ -20,7 +20,8 @@ CONVS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 
 class Vgg(nn.Module):
     """``widths`` are the channels of each stage, ``convs`` its convolutions, ``dense`` the features of both dense layers.
 
-    Options in the config: ``norm`` (batch, group or none), ``channels`` of the input (3) and ``grid`` (7), the cells that the dense layers see.
+    Options in the config: ``norm`` (batch, group or none), ``channels`` of the input (3) and ``grid`` (7): the dense layers see
+    ``grid x grid`` cells.
     """
 
     def __init__(self, config: Config) -> None:

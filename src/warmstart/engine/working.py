@@ -15,7 +15,8 @@ from torch import nn
 class Working:
     """``copy`` is the module itself for float32; else a copy in ``precision`` that shares the module's buffers.
 
-    A module with a part that is ``float32_only`` has no copy. Batch normalisation stays in float32: its running statistics are sums of many small steps.
+    A module with a part that is ``float32_only`` has no copy. Batch normalisation stays in float32: its running statistics are sums of
+    many small steps.
     """
 
     def __init__(self, module: nn.Module, precision: torch.dtype) -> None:

@@ -48,8 +48,8 @@ class Workspace:
         Raises:
             FolderExists: The partial folder belongs to another run, and ``force`` was not given.
         """
-        paths = ("data", "test", "validation", "unlabelled")  # the rows count, not where they lie
-        signature = {"recipe": {k: v for k, v in asdict(recipe).items() if k not in paths}, "data": data_hash}
+        others = ("data", "test", "validation", "unlabelled", "parallel")  # the rows count, not where they lie, nor who computes
+        signature = {"recipe": {k: v for k, v in asdict(recipe).items() if k not in others}, "data": data_hash}
         before = self._read()
         if before is not None and before["signature"] == json.loads(json.dumps(signature)):
             self.resumed = True
