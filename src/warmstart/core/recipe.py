@@ -164,12 +164,22 @@ def with_sets(recipe: AnyRecipe, sets: Iterable[str]) -> AnyRecipe:
         BadOption: Not ``key=value``, an unknown key, or a value of the wrong type.
     """
     for text in sets:
-        key, equals, value = (s.strip() for s in text.partition("="))
-        table, dot, option = key.partition(".")
-        if not (equals and table) or bool(dot) != bool(option):
-            raise BadOption(f"--set {text}", "expected key=value", "write for example --set strategy.head=native")
-        recipe = with_values(recipe, {table: {option: value}} if dot else {key: value}, "--set ")
+        table, option, value = split_set(text)
+        recipe = with_values(recipe, {table: {option: value}} if option else {table: value}, "--set ")
     return recipe
+
+
+def split_set(text: str) -> tuple[str, str, str]:
+    """``"strategy.head=native"`` as ``("strategy", "head", "native")``, ``"seed=3"`` as ``("seed", "", "3")``.
+
+    Raises:
+        BadOption: Not written so.
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    table, dot, option = key.partition(".")
+    if not (equals and table) or bool(dot) != bool(option):
+        raise BadOption(f"--set {text}", "expected key=value", "write for example --set strategy.head=native")
+    return table, option, value
 
 
 def with_values(recipe: AnyRecipe, values: Mapping[str, Any], where: str = "") -> AnyRecipe:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -56,6 +56,17 @@ def points(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     if len(shapes[-1]) == 2:
         return tuple(sorted({(len(shapes) - 1) // 2, len(shapes) - 1}))
     raise CutRefused("its states are no maps of the image", "a convolutional or patch-wise body", "use another backbone")
+
+
+class HeadOptions(Protocol):
+    """What of a task's options decides a head."""
+
+    @property
+    def head(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
 
 
 class DetectionHead(nn.Module):

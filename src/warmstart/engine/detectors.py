@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from warmstart.engine import detection_head, store
 from warmstart.engine.average_precision import MOST
-from warmstart.engine.detection_head import DetectionHead
+from warmstart.engine.detection_head import DetectionHead, HeadOptions
 from warmstart.engine.workbench import Workbench
 
 QUERIES = {"detr": "num_queries", "yolos": "num_detection_tokens"}
@@ -30,17 +30,6 @@ WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}
 NOTHING_WEIGHT = 0.1
 SIDE, DETECTOR_SIDE = 320, 512
 """Pixels on each side of an image, for a body that takes any size, and for one that is a detector."""
-
-
-class Options(Protocol):
-    """What of the task's options decides a head."""
-
-    @property
-    def head(self) -> str: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def depth(self) -> int: ...
 
 
 def size(body: Path) -> str:
@@ -57,7 +46,7 @@ def size(body: Path) -> str:
     return str(SIDE) if not sides or config.get("model_type") != "warmstart-mlp" else f"{sides[0]}x{sides[-1]}"
 
 
-def build(bench: Workbench, options: Options) -> Any:
+def build(bench: Workbench, options: HeadOptions) -> Any:
     """An untrained head for the bench's body, or one that goes on from a detector's own.
 
     Raises:

@@ -10,15 +10,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from warmstart.engine import activations
+from warmstart.engine import activations, store
 
 FORMAT = 1
 """Raised when the same request would make another folder."""
 
 
-def folder(name: str, *, files: list[Path], asked: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
-    """The folder for these files and this request; ``make`` writes it where it is not there yet."""
-    digest = hashlib.sha256(json.dumps([FORMAT, dict(asked)], sort_keys=True, default=str).encode())
+def folder(origin: str, *, licence: str, files: list[Path], asked: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+    """The folder for these files and this request; ``make`` writes it where it is not there yet, but for the README.
+
+    ``origin`` is the name of the file or the architecture, ``licence`` that of its weights.
+    """
+    name = Path(origin).stem.replace(":", "-")
+    digest = hashlib.sha256(json.dumps([FORMAT, {**asked, "licence": licence}], sort_keys=True, default=str).encode())
     for file in files:
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
@@ -28,6 +32,7 @@ def folder(name: str, *, files: list[Path], asked: Mapping[str, Any], make: Call
         shutil.rmtree(partial, ignore_errors=True)
         try:
             make(partial)
+            store.write_text(partial / "README.md", f"---\nlicense: {licence}\n---\n\nMade from `{origin}`.\n")
             shutil.rmtree(found, ignore_errors=True)
             partial.rename(found)
         finally:

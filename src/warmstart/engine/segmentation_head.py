@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from warmstart.core.errors import CutRefused
 from warmstart.engine import store
 from warmstart.engine.aside import opened
-from warmstart.engine.detection_head import Block, Lateral, as_map
+from warmstart.engine.detection_head import Block, HeadOptions, Lateral, as_map
 from warmstart.engine.masks import UNKNOWN, VOID, resized
 from warmstart.engine.overlap import Truth
 from warmstart.engine.workbench import Workbench
@@ -38,15 +38,9 @@ SEGFORMER = ("hidden_sizes", "decoder_hidden_size", "num_encoder_blocks", "class
 STORED = "decode_head."
 
 
-class Options(Protocol):
+class Options(HeadOptions, Protocol):
     """What of the task's options decides a head."""
 
-    @property
-    def head(self) -> str: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def depth(self) -> int: ...
     @property
     def balance(self) -> float: ...
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmstart.core.errors import BadOption
+from warmstart.core.recipe import split_set
 
 if TYPE_CHECKING:
     from warmstart.engine.importing import Imported
@@ -41,9 +42,8 @@ def options(sets: Iterable[str]) -> dict[str, str]:
     """
     found = {}
     for text in sets:
-        key, equals, value = (part.strip() for part in text.partition("="))
-        table, dot, option = key.partition(".")
-        if not (equals and dot and option) or table != TABLE:
+        table, option, value = split_set(text)
+        if table != TABLE or not option:
             raise BadOption(f"--set {text}", f"{TABLE}.KEY=VALUE", f"write for example --set {TABLE}.padding=same")
         found[option] = value
     return found

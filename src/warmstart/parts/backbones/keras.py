@@ -56,7 +56,7 @@ class Part:
             return None
         if of_file and not file.is_file():
             raise BackboneNotFound(f"no file {name}", "a .keras file", "correct the path")
-        from warmstart.engine import keras_files, prepared, store
+        from warmstart.engine import keras_files, prepared
 
         given = {key: value for key, value in vars(self.options).items() if key != "licence"}
         try:
@@ -73,11 +73,10 @@ class Part:
                 keras_files.write_file(file, asked, folder)
             else:
                 keras_files.write_application(name.removeprefix(PREFIX), asked, folder)
-            store.write_text(folder / "README.md", f"---\nlicense: {self.options.licence}\n---\n\nMade from `{file.name}`.\n")
 
         files = [path for path in (file, weights) if path.is_file()]
-        described = {**vars(asked), "name": file.name, "licence": self.options.licence}
-        return prepared.folder(file.stem.replace(":", "-"), files=files, asked=described, make=make)
+        described = {**vars(asked), "name": file.name}
+        return prepared.folder(file.name, licence=self.options.licence, files=files, asked=described, make=make)
 
     def known(self) -> dict[str, Path | None]:
         """Nothing: a name alone has no trained weights."""

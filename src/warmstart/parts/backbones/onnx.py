@@ -78,11 +78,10 @@ class Part:
 
         def make(folder: Path) -> None:
             onnx_graph.write(file, asked, folder)
-            store.write_text(folder / "README.md", f"---\nlicense: {licence}\n---\n\nMade from `{file.name}`.\n")
 
         files = [file, *([asked.front] if asked.front is not None else [])]
-        described = {key: value for key, value in asdict(asked).items() if key != "front"} | {"licence": licence}
-        return prepared.folder(file.stem, files=files, asked=described, make=make)
+        described = {key: value for key, value in asdict(asked).items() if key != "front"}
+        return prepared.folder(file.name, licence=licence, files=files, asked=described, make=make)
 
     def known(self) -> dict[str, Path | None]:
         """Nothing: the machine is not searched for files."""
