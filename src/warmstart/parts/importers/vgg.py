@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from warmstart.core.protocols import Reference
-from warmstart.engine import bodies, preprocessing
+from warmstart.engine import bodies, preprocessing, vgg
 from warmstart.engine.network import Network, PooledHead
 from warmstart.engine.rawnet import BIASED, NORM, Raw, renamed, widths
 
-CONVS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+CONVS = {f"vgg{layers}": convs for layers, convs in vgg.CONVS.items()}
 
 
 @dataclass(frozen=True)
