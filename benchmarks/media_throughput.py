@@ -35,7 +35,17 @@ def main() -> int:
             count = 6 if given.quick else COUNT[name]
             cells = [measure(results, name, count, repeat, Path(folder), given) for repeat in range(given.repeats)]
             rows += lines(name, cells, results)
-    header = ["what", "method", "examples/s", "seconds of sound/s", "reading alone", "GFLOP/s", "of the peak", "v. best pipeline"]
+    header = [
+        "what",
+        "method",
+        "examples/s",
+        "processor ms each",
+        "seconds of sound/s",
+        "reading alone",
+        "GFLOP/s",
+        "of the peak",
+        "v. best pipeline",
+    ]
     return results.finish(bench.table(header, rows))
 
 
@@ -66,24 +76,26 @@ def lines(name: str, cells: list[list[bench.Cell]], results: bench.Results) -> l
     """A line for warmstart and for each batch size of each pipeline."""
     answers = [bench.good(column) for column in zip(*cells, strict=True)]
     if not all(answers):
-        return [[name, "-", *["-"] * 6]]
+        return [[name, "-", *["-"] * 7]]
     shape = answers[0][0]["answer"]
-    taken: dict[tuple[str, str], float | None] = {}
-    taken[f"warmstart, {shape['precision']}", shape["precision"]] = bench.median(answers[0], lambda c: c["answer"]["seconds"])
+    taken: dict[tuple[str, str], tuple[float | None, float | None]] = {}
+    ours = [bench.median(answers[0], lambda c, key=key: c["answer"][key]) for key in ("seconds", "processor")]  # type: ignore[misc]
+    taken[f"warmstart, {shape['precision']}", shape["precision"]] = (ours[0], ours[1])
     for column in answers[1:]:
         first = column[0]["answer"]
         for batch in first["seconds"]:
-            seconds = bench.median(column, lambda c, batch=batch: c["answer"]["seconds"][batch])  # type: ignore[misc]
-            taken[f"pipeline, {first['dtype']}, batch {batch}", first["dtype"]] = seconds
-    best = min(seconds for (method, _), seconds in taken.items() if seconds and method.startswith("pipeline"))
+            both = [bench.median(column, lambda c, k=k, b=batch: c["answer"][k][b]) for k in ("seconds", "processor")]  # type: ignore[misc]
+            taken[f"pipeline, {first['dtype']}, batch {batch}", first["dtype"]] = (both[0], both[1])
+    best = min(seconds for (method, _), (seconds, _) in taken.items() if seconds and method.startswith("pipeline"))
     found = []
-    for (method, dtype), seconds in taken.items():
-        if seconds is None:
+    for (method, dtype), (seconds, processor) in taken.items():
+        if seconds is None or processor is None:
             continue
         speed = shape["operations"] / seconds / 1e9
         sound = f"{shape['sound_seconds'] / seconds:.0f}" if shape["sound_seconds"] else "-"
         alone = f"{shape['count'] / shape['decoding']:.0f}" if method.startswith("warmstart") else "-"
-        figures = [f"{shape['count'] / seconds:.1f}", sound, alone, f"{speed:.0f}", f"{speed / results.peak(dtype):.0%}"]
+        cost = f"{1000 * processor / shape['count']:.1f}"
+        figures = [f"{shape['count'] / seconds:.1f}", cost, sound, alone, f"{speed:.0f}", f"{speed / results.peak(dtype):.0%}"]
         found.append([name, method, *figures, f"{best / seconds:.2f}x"])
     return found
 
