@@ -66,7 +66,7 @@ def test_a_tail_starts_from_the_head_that_the_probe_trained(bench):
     plan = structured.plan(bench, train, np.arange(15, 20), math.inf)
     job = Job("fold0", plan.settings, 0, Pace(math.inf))
     structured.probe(bench, train, np.arange(0), job)
-    head = structured.first_head(bench, train, plan.settings["epochs"], job)
+    head = structured.first_head(bench, train, plan.settings["epochs"], job, share=1.0)
     other = structured.fresh(bench, train, 0)
     assert structured.first_head_seconds(bench, train, plan.settings["epochs"]) == 0
     assert any(not torch.equal(a, b) for a, b in zip(head.parameters(), other.parameters(), strict=True))

@@ -6,7 +6,6 @@ a batch with each other gives every label many partners (Khosla et al. 2020; Set
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from warmstart.engine import cut, fit, master_weights, network, training
-from warmstart.engine.clock import Pace
 from warmstart.engine.job import Job
 from warmstart.engine.network import Network
 from warmstart.engine.workbench import Workbench
 
 TEMPERATURE = 0.1
 ROWS = 64
+HEAD = 0.5
+"""Seconds that fitting a head takes afterwards, about; before it each row goes through the body."""
 
 
 def loss(embedded: Tensor, targets: Tensor, *, temperature: float = TEMPERATURE) -> Tensor:
@@ -53,7 +53,8 @@ def batches(targets: NDArray[np.int64], *, steps: int, rows: int, random: np.ran
 def run(
     bench: Workbench, net: Network, *, rows: NDArray[np.int64], groups: Sequence[master_weights.Group], point: int, steps: int, job: Job
 ) -> fit.Trained:
-    """Move the parameters in ``groups`` by so many contrastive steps on the pooled final state of these rows."""
+    """Move the parameters in ``groups`` by so many contrastive steps on the pooled final state of these rows; by fewer where they turn
+    out so slow that a head could not be fitted any more."""
     targets = bench.targets[rows]
     stream = batches(targets, steps=steps, rows=ROWS, random=np.random.default_rng((bench.seed, job.seed, 1)))
 
@@ -70,6 +71,8 @@ def run(
 
         return loss_of
 
-    # Too short to be worth shortening, and the job's own pace belongs to the steps that follow.
-    pace, schedule = Pace(math.inf), fit.Schedule(epochs=1)
-    return training.descend(bench, net, groups, loss_with, stream=stream, schedule=schedule, job=job, pace=pace)
+    with job.part("contrast") as pace:
+        if not pace.follow:
+            share = 1 - point / max(1, bench.backbone.n_blocks)
+            pace.after = HEAD + len(rows) * bench.mean_length * bench.forward_seconds() * share
+        return training.descend(bench, net, groups, loss_with, stream=stream, schedule=fit.Schedule(epochs=1), job=job, pace=pace)

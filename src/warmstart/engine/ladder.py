@@ -32,11 +32,12 @@ repeat on the same rows narrows the interval little."""
 GROWTH = 0.93
 """Share of the time left that a fit may grow into."""
 
-LATE = 0.05
-"""Share of the budget by which a fit may be late before it is given up: it has cost its time by then, and ten per cent are promised."""
+LATE, LAST = 0.05, 0.09
+"""Share of the budget by which a fit may be late before it is given up: it has cost its time by then, and ten per cent are promised. The
+second where no rung but the majority has been climbed, so that giving it up would leave nothing."""
 
-AFTER = 6.0
-"""Seconds that choosing, saving, hashing, the learning curve and the report take."""
+AFTER, QUIET_AFTER = 6.0, 3.0
+"""Seconds that are kept for choosing, saving, hashing, the learning curve and the report; and what they take where nothing else runs."""
 
 
 Enough: TypeAlias = "Callable[[Step, int], bool]"
@@ -75,6 +76,7 @@ class Ladder:
 
     ``kept_point`` is the cut that the probe's pass keeps for a later rung.
     ``n_test`` test rows must still be predicted when the climb is over. ``reserved`` seconds are those that later rungs will want.
+    ``sound``: a rung that has learned something was climbed.
     """
 
     bench: Workbench
@@ -86,6 +88,7 @@ class Ladder:
     kept_point: int | None = None
     dearest: float = 0.0
     reserved: float = 0.0
+    sound: bool = False
 
     @property
     def single(self) -> bool:
@@ -98,11 +101,13 @@ class Ladder:
         ``enough`` is asked after each split, with the held-out logits so far, whether the others may be left out.
         """
         step = Step(label, strategy)
+        self.bench.look()
         try:
             if not self._decide(step, seconds):
                 return step
             self._announce(step)
             self._fits(step, enough)
+            self.sound = self.sound or strategy.order > 0
         except (CutRefused, TrainingFailed, OutOfTime) as error:
             step.folds, step.logits = 0, None
             step.note, step.error = f"{error.kind}: {error.given}", error
@@ -118,7 +123,7 @@ class Ladder:
         seconds = max(step.predicted / step.folds * REFIT, self.clock.remaining() - AFTER)  # the estimate is of a fit of this length
         job = self._job(step, "final", len(self.splits), seconds)
         fitted = step.strategy.fit(self.bench, self._learned(step.strategy, rows), rows[:0], job)
-        step.replans["final"] = job.pace.replans
+        step.replans |= job.replans
         return fitted.predictor
 
     def held_rows(self, folds: int) -> NDArray[np.int64]:
@@ -162,8 +167,11 @@ class Ladder:
     def after(self) -> float:
         """Predicted seconds of everything after the climb."""
         measured = self.bench.measured
-        test = self.n_test * self.bench.mean_length * measured["forward"] * 1.2 if "forward" in measured else 0.0
-        return AFTER + test + (0.0 if self.single else self.dearest * REFIT)
+        each = max(measured.get("structured_answer", 0.0), measured.get("classic_answer", 0.0))
+        if "forward" in measured:
+            each += self.bench.mean_length * measured["forward"] * 1.2
+        slower = measured.get("slower", 1.0)
+        return max(AFTER, QUIET_AFTER * slower) + self.n_test * each * slower + (0.0 if self.single else self.dearest * REFIT)
 
     def estimate(self, strategy: Strategy) -> float:
         """Predicted seconds of climbing a rung in full, refit included; infinite where it cannot be planned at all.
@@ -174,6 +182,19 @@ class Ladder:
         train, held = self._learned(strategy, self.splits[0][0]), self.splits[0][1]
         plan = strategy.plan(self.bench, train=train, held=held, seconds=float("inf"))
         return float("inf") if plan is None else plan.seconds * (len(self.splits) + (0 if self.single else REFIT))
+
+    def needed(self, strategy: Strategy) -> float:
+        """The budget, in seconds, that the shortest course of a rung would have fitted into; infinite where there is none."""
+        seconds = max(1.0, self.left())
+        for _ in range(40):
+            try:
+                found = self._affordable(strategy, seconds)
+            except CutRefused:
+                break
+            if found is not None:
+                return self.clock.elapsed() + self.after + seconds
+            seconds *= 1.25
+        return math.inf
 
     def _affordable(self, strategy: Strategy, seconds: float) -> tuple[Plan, int] | None:
         """As many splits as fit in full; a shortened course only where not even one does."""
@@ -203,8 +224,7 @@ class Ladder:
             name = f"fold{fold}"
             done = self._read(step, name)
             if done is None:
-                late = LATE * (self.clock.budget or 0.0)
-                self.bench.deadline = math.inf if self.follow is not None else time.perf_counter() + self.left() + late
+                self.bench.deadline = self._deadline(step)
                 try:
                     done = self._fit(step, name, fold, train, held)
                 except OutOfTime:
@@ -219,7 +239,7 @@ class Ladder:
             step.logits = answers.joined(parts)
             step.seconds += done["seconds"]
             step.trainable, step.note = done["trainable"], done["note"]
-            step.replans |= replans({name: done["replans"]})
+            step.replans |= replans(done["replans"])
             if enough is not None and self.follow is None and fold + 1 < step.folds and enough(step, fold + 1):
                 step.predicted *= (fold + 1) / step.folds
                 step.folds = fold + 1
@@ -238,7 +258,7 @@ class Ladder:
             "seconds": time.perf_counter() - began,
             "trainable": fitted.trainable,
             "note": fitted.note,
-            "replans": job.pace.replans,
+            "replans": job.replans,
         }
         store.write_tensors(self._folder(step) / f"{name}.safetensors", {"logits": fitted.held_logits})
         self._write(step, name, numbers)
@@ -251,7 +271,16 @@ class Ladder:
         if not step.predicted:
             return float("inf")
         fits = step.folds - fold + (0 if self.single else REFIT)
-        return max(step.predicted / step.folds * 1.05, GROWTH * (self.left() - self.reserved) / fits)
+        return max(min(step.predicted / step.folds * 1.05, self.left()), GROWTH * (self.left() - self.reserved) / fits)
+
+    def _deadline(self, step: Step) -> float:
+        """When a fit is given up. One that an earlier attempt may have begun, and that is all there is, is brought to its end: what is left
+        to do of it takes less than the whole."""
+        if self.follow is not None:
+            return math.inf
+        left = self.left() + (LATE if self.sound else LAST) * (self.clock.budget or 0.0)
+        begun = self.clock.spent_before > 0 and not self.sound
+        return time.perf_counter() + (max(left, step.predicted / step.folds) if begun else left)
 
     def decided(self, name: str, decide: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What an interrupted run decided under this name, else what ``decide`` says now, written down for a resumed run."""
@@ -264,7 +293,8 @@ class Ladder:
 
     def _job(self, step: Step, name: str, fold: int, seconds: float) -> Job:
         follow = self.follow is not None
-        pace = Pace(seconds, list(step.replans.get(name, [])), follow, may_grow=self.single)
+        parts = {key.removeprefix(f"{name}."): found for key, found in step.replans.items() if key.startswith(f"{name}.")}
+        pace = Pace(seconds, list(step.replans.get(name, [])), follow, may_grow=self.single, parts=parts)
         return Job(name, step.settings, fold, pace, self._folder(step), None if self.bench.quiet else step.label)
 
     def _write_plan(self, step: Step) -> None:

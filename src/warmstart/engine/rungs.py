@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,6 +90,13 @@ def affordable(ladder: Ladder, rungs: Sequence[Candidate], seconds: float) -> li
             kept.append(rung)
             left -= cost
     return [rung for rung in rungs if rung in kept]
+
+
+def share(ladder: Ladder, rungs: Sequence[Candidate], others: Sequence[Candidate]) -> float:
+    """Of the predicted seconds of all of these, what the first ones take; all of it where there are no others."""
+    own = total(ladder, rungs)
+    rest = total(ladder, others)
+    return own / (own + rest) if math.isfinite(own) and rest else 1.0
 
 
 def total(ladder: Ladder, rungs: Sequence[Candidate]) -> float:

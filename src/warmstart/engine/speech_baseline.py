@@ -32,7 +32,8 @@ ROWS, LR, WEIGHT_DECAY = 16, 3e-3, 0.01
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS, LEAST_EPOCHS = 2_500, 12, 100, 4
 TIMED, OVERHEAD = 4, 1.3
 """Steps that are timed, of which the quickest counts, and what the optimiser and the masks add."""
-PREDICT_FRAMES = 16_384
+PREDICT_FRAMES, ANSWERED = 16_384, 4
+"""Frames of a batch, and recordings on which answering is timed."""
 FLOOR = 0.5
 """Bands are divided by no less than this, or silence would be blown up to speech."""
 MASKED_BANDS, MASKED_FRAMES = 8, 4
@@ -125,9 +126,12 @@ def run(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job
     head = _fresh(bench, train, frames, decoding, job.seed)
     lengths = np.array([frames[int(i)].shape[0] for i in train])
     how = fit.Schedule(epochs=job.settings["epochs"], most=job.settings["most"], tokens=ROWS * int(lengths.max()), rows=ROWS)
+    if not job.pace.follow:
+        job.pace.after = len(held) * _answer_seconds(bench, Baseline(head.eval(), rate, high), [frames[int(i)] for i in train[:ANSWERED]])
     head.train()
 
     def loss_of(positions: NDArray[np.int64]) -> Tensor:
+        bench.check_time()
         rows = train[positions]
         state, mask = together([opened(frames[int(i)]) for i in rows])
         return head.loss(head([hidden(state)], {"state_masks": [mask]}), [bench.targets[int(i)] for i in rows], 0.0)
@@ -177,6 +181,15 @@ def _band(sounds: Sequence[Sound]) -> tuple[int, float]:
     rate = int(np.median([one.rate for one in sounds]))
     known = [one.source_rate for one in sounds if one.source_rate] or [rate]
     return rate, min(rate, float(np.median(known))) / 2
+
+
+def _answer_seconds(bench: Workbench, baseline: Baseline, frames: list[Floats]) -> float:
+    """Of one recording, measured on these."""
+    if "classic_answer" not in bench.measured:
+        began = time.perf_counter()
+        baseline.answers(frames)
+        bench.measured["classic_answer"] = OVERHEAD * (time.perf_counter() - began) / len(frames)
+    return bench.measured["classic_answer"]
 
 
 def _seconds_per_row(bench: Workbench) -> float:

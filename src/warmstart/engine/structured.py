@@ -7,8 +7,11 @@ Shapes: N rows of the bench, B of a batch.
 from __future__ import annotations
 
 import copy
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.engine import batches, cut, fit, master_weights, network, predictor
+from warmstart.core.errors import DamagedModel
+from warmstart.engine import batches, cut, fit, master_weights, network, predictor, store
 from warmstart.engine.answers import compact, joined, loss
 from warmstart.engine.answers import structured as structured_task
 from warmstart.engine.clock import Pace
@@ -34,8 +38,8 @@ BODY_STEPS = 600
 TIMED, OVERHEAD = 4, 1.5
 """Steps that are timed before anything is planned, of which the quickest counts (the first pays for allocation), and what reading
 states and the optimiser add."""
-GUESS = 0.02
-"""Seconds a row that training a head takes, before it was measured."""
+STEPS_TAKEN = "steps taken"
+"""Beside the weights of a head that is kept for a run that goes on."""
 
 
 def epochs(task: Any, n_train: int) -> float:
@@ -94,10 +98,16 @@ def from_store(bench: Workbench, net: Network) -> Callable[..., Tensor]:
 def answers(bench: Workbench, net: Network, outputs: Callable[..., Tensor], rows: NDArray[np.int64]) -> NDArray[Any]:
     """Compact answers (n, ...) for rows of the bench."""
     parts, order = [], []
+    taken = 0.0
     for part, length in batches.uniform(bench.lengths[rows]) if len(rows) else []:
         bench.check_time()
-        parts.append(compact(bench.task, net.head, outputs(rows[part], length=length)))
+        raw = outputs(rows[part], length=length)
+        began = time.perf_counter()
+        parts.append(compact(bench.task, net.head, raw))
+        taken += time.perf_counter() - began
         order.append(part)
+    if len(rows) >= rows_at_once(bench.task):
+        _remember(bench, "structured_answer", taken / len(rows))
     return joined(parts, order)
 
 
@@ -118,9 +128,10 @@ def plan(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], se
     return Plan({"epochs": round(affordable, 3), "most": wanted}, fixed + affordable * each * len(train), shortened=affordable < wanted)
 
 
-def seconds_per_row(bench: Workbench, head: Any) -> float:
+def seconds_per_row(bench: Workbench, head: Any = None) -> float:
     """Of one pass of training a head on stored states: as measured by the last one, else on a few rows through the body."""
     if "structured" not in bench.measured:
+        head = fresh(bench, np.arange(len(bench.inputs)), bench.seed) if head is None else head
         rows = np.arange(min(len(bench.inputs), rows_at_once(bench.task)))
         net = Network(bench.backbone.frozen, copy.deepcopy(head))
         batch = bench.batch(rows)
@@ -132,21 +143,32 @@ def seconds_per_row(bench: Workbench, head: Any) -> float:
             outputs = net.read([state.detach() for state in states], batch)
             loss(bench.task, net.head, outputs, [bench.targets[int(i)] for i in rows], 0.0).backward()  # type: ignore[no-untyped-call]
             taken.append(time.perf_counter() - began)
-        bench.measured["structured"] = OVERHEAD * min(taken) / len(rows)
+        _remember(bench, "structured", OVERHEAD * min(taken) / len(rows))
+        compact(bench.task, net.head, outputs.detach())
         began = time.perf_counter()
         compact(bench.task, net.head, outputs.detach())
-        bench.measured["structured_answer"] = OVERHEAD * (time.perf_counter() - began) / len(rows)
-    return bench.measured["structured"]
+        _remember(bench, "structured_answer", OVERHEAD * (time.perf_counter() - began) / len(rows))
+    return bench.measured["structured"] * bench.measured.get("slower", 1.0)
+
+
+def _remember(bench: Workbench, what: str, seconds: float) -> None:
+    """A rate as it is while nobody else uses the machine."""
+    bench.measured[what] = seconds / bench.measured.get("slower", 1.0)
 
 
 def answer_seconds(bench: Workbench, n: int) -> float:
     """Predicted seconds of bringing the raw outputs of so many rows into compact form, and of the head before."""
-    return n * (bench.measured.get("structured_answer", 0.0) + bench.measured.get("structured", 0.0))
+    each = seconds_per_row(bench)
+    return n * (bench.measured["structured_answer"] * bench.measured.get("slower", 1.0) + each)
 
 
 def trained(bench: Workbench, rows: NDArray[np.int64], settings: Mapping[str, Any], job: Job, pace: Pace) -> tuple[Any, str]:
     """A head that learned from stored states of these rows, and a note; found once for the same rows and settings."""
-    known = rows.tobytes() + repr(("structured", settings["epochs"], job.seed)).encode()
+    known = _known(bench, rows, settings["epochs"], job.seed)
+    kept = None if job.folder is None else job.folder.parent / "heads" / f"{hashlib.sha256(known).hexdigest()[:32]}.safetensors"
+    if known not in bench.probes and kept is not None and kept.exists():
+        with suppress(DamagedModel):  # a damaged one is trained again
+            bench.probes[known] = _kept(fresh(bench, rows, job.seed), store.read_tensors(kept))
     if known not in bench.probes:
         net = Network(bench.backbone.frozen, fresh(bench, rows, job.seed))
         bench.prepare_states(rows, net.head.points)
@@ -171,10 +193,26 @@ def trained(bench: Workbench, rows: NDArray[np.int64], settings: Mapping[str, An
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         if done.steps - done.first >= 10:
-            bench.measured["structured"] = done.seconds / (len(rows) * how.epochs * (done.steps - done.first) / max(1, done.steps))
-        bench.probes[known] = (net.head.cpu(), f"head of points {','.join(map(str, net.head.points))}, {done.steps} steps")
+            share = len(rows) * how.epochs * (done.steps - done.first) / max(1, done.steps)
+            _remember(bench, "structured", done.seconds / share)
+        tensors = {**net.head.state_dict(), STEPS_TAKEN: torch.tensor(done.steps)}
+        if kept is not None:
+            store.write_tensors(kept, tensors)
+        bench.probes[known] = _kept(net.head.cpu(), tensors)
     head, note = bench.probes[known]
     return copy.deepcopy(head).to(bench.device), note
+
+
+def _known(bench: Workbench, rows: NDArray[np.int64], passes: float, seed: int) -> bytes:
+    """What decides a head."""
+    return rows.tobytes() + repr(("structured", bench.backbone.fingerprint, passes, seed)).encode()
+
+
+def _kept(head: Any, tensors: dict[str, Tensor]) -> tuple[Any, str]:
+    """A head with these weights, and its note."""
+    steps = int(tensors.pop(STEPS_TAKEN))
+    head.load_state_dict(tensors)
+    return head, f"head of points {','.join(map(str, head.points))}, {steps} steps"
 
 
 def _tokens(lengths: NDArray[np.int64]) -> int:
@@ -206,20 +244,22 @@ def held_answers(bench: Workbench, net: Network, held: NDArray[np.int64], point:
     return answers(bench, serving, outputs_of(bench, serving, point), held)
 
 
-def first_head(bench: Workbench, train: NDArray[np.int64], passes: float, job: Job) -> Any:
-    """The head that a course with the body begins with: trained alone for so many passes, or (0) fresh."""
+def first_head(bench: Workbench, train: NDArray[np.int64], passes: float, job: Job, *, share: float) -> Any:
+    """The head that a course with the body begins with: trained alone for so many passes within this share of the job's time, or (0)
+    fresh. A refit on all rows begins with the head of the first split, which has learned from most of them."""
     if passes <= 0:
         return fresh(bench, train, job.seed)
-    began = Pace(float("inf"), follow=job.pace.follow)
-    return trained(bench, train, {"epochs": passes, "most": passes}, job, began)[0]
+    if len(bench.hint_rows) and len(train) == len(bench.inputs):
+        train, job = bench.hint_rows, replace(job, seed=0)
+    with job.part("head", share=share) as pace:
+        return trained(bench, train, {"epochs": passes, "most": passes}, job, pace)[0]
 
 
 def first_head_seconds(bench: Workbench, train: NDArray[np.int64], passes: float) -> float:
     """Predicted seconds of ``first_head`` where no rung before has trained it."""
-    known = train.tobytes() + repr(("structured", passes, 0)).encode()
-    if passes <= 0 or known in bench.probes:
+    if passes <= 0 or _known(bench, train, passes, 0) in bench.probes:
         return 0.0
-    return len(train) * (passes * bench.measured.get("structured", GUESS) + bench.mean_length * bench.forward_seconds())
+    return len(train) * (passes * seconds_per_row(bench) + bench.mean_length * bench.forward_seconds())
 
 
 def body_epochs(task: Any, n_train: int) -> float:

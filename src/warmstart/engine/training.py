@@ -181,6 +181,7 @@ def pooled(bench: Workbench, net: Network, rows: NDArray[np.int64], *, point: in
     order: list[NDArray[np.int64]] = []
     tail = None if point == 0 or serving.trunk is None else cut.Tail(serving.body, serving.trunk, point)
     for part, length in batches.uniform(bench.lengths[rows]):
+        bench.check_time()
         order.append(part)
         chosen = rows[part]
         batch = bench.batch(chosen if tail is None else bench.variants.origin(chosen), length=length)

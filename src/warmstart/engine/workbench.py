@@ -35,6 +35,9 @@ SPEEDS = "throughput.json"
 RATE_BATCHES = 5
 """Batches on which the speed of the body is measured before anything is planned."""
 
+LOOK_TOKENS, LOOK_EVERY = 256, 10.0
+"""In the batch that tells whether the machine has become slower, and seconds between two such looks."""
+
 PROOF_ROWS = 8
 """Examples on which a cut proves itself: short and long ones, so that padding takes part."""
 
@@ -52,7 +55,7 @@ class Workbench:
     With ``views`` each row has so many augmented views: rows beyond those of ``inputs``, with its target; ``spread`` gives them.
     ``fitted`` holds what rungs on a single split made, by label.
     ``measured`` collects rates of this machine: ``forward`` (seconds per token of the whole frozen body), ``training`` (how
-    many forward passes one training step costs per token), and what single parts add.
+    many forward passes one training step costs per token), and what single parts add; ``slower`` is how busy the machine is (1: not).
     """
 
     inputs: list[Input]
@@ -157,7 +160,23 @@ class Workbench:
                     rates.append((time.perf_counter() - began) / float(self.lengths[full].sum()))
             # The first pass pays for allocation and for choosing kernels; the median forgives a moment's noise.
             self.measured["forward"] = float(np.median(rates[1:]))
-        return self.measured["forward"]
+            self.look()
+        return self.measured["forward"] * self.measured.get("slower", 1.0)
+
+    def look(self) -> None:
+        """By what factor the machine is slower now than it has been, as when others use it too: from a small batch that is run again."""
+        began = time.perf_counter()
+        if "forward" not in self.measured or began - self.measured.get("looked", -math.inf) < LOOK_EVERY:
+            return
+        length = batches.padded(int(np.median(self.lengths)))
+        batch = self.batch(np.arange(min(len(self.inputs), max(1, LOOK_TOKENS // length))))
+        with torch.inference_mode():
+            network.pooled_states(self.backbone.frozen, self.backbone.frozen_trunk, batch).cpu()
+        self.measured["looked"] = time.perf_counter()
+        now = self.measured["looked"] - began
+        quickest = self.measured["look"] = min(now, self.measured.get("look", math.inf))
+        # Half of it is what was seen before, as one look may fall into a bad moment.
+        self.measured["slower"] = math.sqrt(self.measured.get("slower", 1.0) * now / quickest)
 
     def view_seconds(self) -> float:
         """Seconds that making one augmented view takes, measured once; 0 where there are none."""
@@ -276,7 +295,7 @@ class Workbench:
                 self._observe(todo[part], length, stop, shelves)
                 bar.update(len(part))
         if stop == self.backbone.n_blocks and len(todo) > 200:
-            self.measured["forward"] = (time.perf_counter() - began) / float(self.lengths[todo].sum())
+            self.measured["forward"] = (time.perf_counter() - began) / float(self.lengths[todo].sum()) / self.measured.get("slower", 1.0)
 
     @torch.inference_mode()
     def _observe(self, rows: NDArray[np.int64], length: int, stop: int, shelves: dict[str, Shelf]) -> None:

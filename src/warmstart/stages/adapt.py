@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PROBE_SHARE = 0.1
 """The probe gets at most this share of a budget that is too short for everything."""
 STRUCTURED_SHARE = 0.5
-"""The same for the head of a structured task."""
+"""The head of a structured task gets its share by predicted cost, but at least this one; and all of it where that is too little."""
 CLASSIC_SHARE = 0.3
 """Of the budget, for a structured task's model without a body where there is a body too."""
 
@@ -140,8 +140,17 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
         reasons = "; ".join(f"{step.label}: {step.note}" for step in steps if step.note)
         if recipe.backbone == "none" and answers.is_structured(ladder.bench.task):
             raise BadOption(f"{ladder.bench.task.name} without a backbone ({reasons})", "a pre-trained body", "name one: --backbone FOLDER")
-        raise BudgetTooSmall(f"no rung could be climbed ({reasons})", "time for at least one", "give more, for example --budget 5m")
+        raise BudgetTooSmall(f"no rung could be climbed ({reasons})", "time for at least one", _enough(ladder, [*candidates, *bodies]))
     return _Climbed(steps, eligible, verdict, plan)
+
+
+def _enough(ladder: Ladder, candidates: list[Candidate]) -> str:
+    """The budget that the cheapest of these rungs would have fitted into, as a piece of advice."""
+    import math
+
+    needed = min((ladder.needed(rung.strategy) for rung in candidates if rung.eligible and rung.strategy.order > 0), default=math.inf)
+    budget = f"at least --budget {math.ceil(needed)}s" if math.isfinite(needed) else "more, for example --budget 5m"
+    return f"give {budget}"
 
 
 def _go_on(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> tuple[Verdict | None, dict[str, Any] | None, list[Candidate]]:
@@ -165,7 +174,7 @@ def _go_on(recipe: Recipe, ladder: Ladder, bodies: list[Candidate]) -> tuple[Ver
 
 def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rivals: list[Step]) -> list[Step]:
     """The probe first, then as many of the rungs that move the body as there is time for. ``rivals`` were climbed before."""
-    from warmstart.engine import answers, choice
+    from warmstart.engine import choice
 
     if not bodies:
         return []
@@ -179,18 +188,32 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rival
         kept = [rung for rung in movers if rung.label in decided["kept"]]
         starved, ladder.kept_point = decided["starved"], decided["keep_point"]
     ladder.bench.keep_point = ladder.kept_point
+    below = [_climb_probe(ladder, rung, kept, starved=starved) for rung in probes]
+    above = _climb_favourite(ladder, movers, [*rivals, *below]) if few else _climb_movers(ladder, movers, kept)
+    if starved and not any(step.folds for step in above):  # nothing came of what its time was kept for
+        below = [step if step.folds else ladder.climb(step.label, step.strategy, seconds=ladder.left()) for step in below]
+    return below + above
+
+
+def _climb_probe(ladder: Ladder, rung: Candidate, above: list[Candidate], *, starved: bool) -> Step:
+    """Within its share of the time, where that is short; ``above`` are the rungs that follow."""
+    from warmstart.engine import answers, rungs
+
     share = PROBE_SHARE if ladder.single else 4 * PROBE_SHARE  # a probe on one fold of several is no estimate to build on
-    if answers.is_structured(ladder.bench.task):  # its head is most of the work
-        share = STRUCTURED_SHARE if kept else 1.0
-    steps = []
-    for rung in probes:
-        steps.append(ladder.climb(rung.label, rung.strategy, seconds=ladder.left() * (share if starved else 1.0)))
-        if steps[-1].folds:
-            ladder.bench.probe_rows = steps[-1].settings.get("rows")
-            ladder.bench.head_epochs = steps[-1].settings.get("epochs", 0.0)
-        else:  # a recorded plan does not try it again, so nothing of it may stay
-            ladder.bench.hint, ladder.bench.probes = None, {}
-    return steps + (_climb_favourite(ladder, movers, [*rivals, *steps]) if few else _climb_movers(ladder, movers, kept))
+    structured = answers.is_structured(ladder.bench.task)
+    if structured and ladder.follow is None:  # its head is most of the work, and what all others start from
+        share = max(STRUCTURED_SHARE, rungs.share(ladder, [rung], above))
+        ladder.reserved = max(0.0, ladder.left()) * (1 - share) if starved else rungs.total(ladder, above)
+    step = ladder.climb(rung.label, rung.strategy, seconds=ladder.left() * (share if starved else 1.0))
+    ladder.reserved = 0.0
+    if structured and starved and not step.folds and step.error is None:
+        step = ladder.climb(rung.label, rung.strategy, seconds=ladder.left())
+    if step.folds:
+        ladder.bench.probe_rows = step.settings.get("rows")
+        ladder.bench.head_epochs = step.settings.get("epochs", 0.0)
+    else:  # a recorded plan does not try it again, so nothing of it may stay
+        ladder.bench.hint, ladder.bench.probes = None, {}
+    return step
 
 
 def _by_worth(movers: list[Candidate]) -> list[Candidate]:
