@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+OFTEN = """
+import sys, warmstart.engine.fit as fit
+from warmstart.cli import main
+fit.CHECKPOINT_SECONDS = 0.0
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command with a checkpoint after every step, as a long training would have reached one."""
 
 
 def in_a_fresh_process(code: str, *args: str | Path, expect: int = 0) -> str:
@@ -13,3 +23,15 @@ def in_a_fresh_process(code: str, *args: str | Path, expect: int = 0) -> str:
     done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == expect, done.stderr[-3000:]
     return done.stdout
+
+
+def stopped(args: list[str], until: Path, how: signal.Signals) -> tuple[int, str]:
+    """Start a command, stop it as soon as this file is there, and give its exit code and standard error."""
+    process = subprocess.Popen([sys.executable, "-c", OFTEN, *args], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 120
+    while not until.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert until.exists(), process.communicate()[1]
+    process.send_signal(how)
+    _, err = process.communicate()
+    return process.returncode, err

@@ -78,6 +78,26 @@ def test_what_came_before_training_takes_its_share() -> None:
     assert time.perf_counter() - began < 0.22
 
 
+def test_a_machine_that_becomes_slower_is_noticed() -> None:
+    pace, began = Pace(1.0, after=0.1), time.perf_counter()
+    pace.start(0)
+    step = total = 0
+    for step in range(1000):
+        total = pace.total(step, total or 150)
+        if step >= total:
+            break
+        time.sleep(0.004 if step < 50 else 0.016)
+    assert 50 < step < 100
+    assert time.perf_counter() - began < 0.9  # what follows will take four times as long as it was told
+    assert pace.replans[0][0] < 75
+
+
+def test_long_steps_are_judged_at_once() -> None:
+    pace, began = Pace(1.0), time.perf_counter()
+    assert run(pace, 20, 0.7) == 3  # one too many, but not eight
+    assert time.perf_counter() - began < 2.5
+
+
 def test_what_is_usable_as_it_is_may_be_left_so() -> None:
     pace = Pace(0.0, may_skip=True)
     assert run(pace, 50, 0.0) == 0

@@ -82,6 +82,30 @@ def test_rows_of_a_class_are_drawn_together_from_a_cut_as_from_the_raw_rows(tmp_
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+def test_too_slow_a_phase_is_shortened_and_followed(tmp_path: Path) -> None:
+    bench, rows = tiny_bench(tmp_path), np.arange(96)
+
+    def run(job: Job) -> tuple[int, dict[str, torch.Tensor]]:
+        net = Network(copy.deepcopy(bench.backbone.model), None)
+        moved = [Group(tuple(net.body.parameters()), 1e-2)]
+        done = contrast.run(bench, net, rows=rows, groups=moved, point=0, steps=60, job=job)
+        return done.steps, net.state_dict()
+
+    late = Job("fold0", {}, 0, Pace(0.0), tmp_path / "job")
+    steps, weights = run(late)
+    assert steps <= 12
+    recorded = late.replans["fold0.contrast"]
+    assert recorded[-1][1] == steps
+    for again in (
+        Job("fold0", {}, 0, Pace(math.inf, follow=True, parts={"contrast": recorded})),
+        Job("fold0", {}, 0, Pace(math.inf), tmp_path / "job"),  # goes on with what was left there
+    ):
+        same, found = run(again)
+        assert same == steps
+        assert all(torch.equal(found[name], weight) for name, weight in weights.items())
+        assert again.replans == late.replans
+
+
 def _contrast(bench: Workbench, net: Network) -> float:
     """The loss over all rows."""
     batch = bench.batch(np.arange(96))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -70,6 +71,57 @@ def test_a_tail_starts_from_the_head_that_the_probe_trained(bench):
     other = structured.fresh(bench, train, 0)
     assert structured.first_head_seconds(bench, train, plan.settings["epochs"]) == 0
     assert any(not torch.equal(a, b) for a, b in zip(head.parameters(), other.parameters(), strict=True))
+
+
+def test_a_first_head_keeps_to_its_share_of_the_time(bench, tmp_path):
+    train, many = np.arange(15), 5_000.0
+    late = Job("fold0", {}, 0, Pace(3.0, after=2.0), tmp_path / "rungs" / "tail")
+    head = structured.first_head(bench, train, many, late, share=0.5)
+    assert time.perf_counter() - late.pace.made < 3.0
+    recorded = late.replans["fold0.head"]
+    assert 0 < recorded[-1][1] < many
+
+    def again(job):
+        bench.probes.clear()
+        found = structured.first_head(bench, train, many, job, share=1.0)
+        assert all(torch.equal(a, b) for a, b in zip(head.parameters(), found.parameters(), strict=True))
+
+    again(Job("fold0", {}, 0, Pace(0.0, follow=True, parts={"head": recorded})))
+    began = time.perf_counter()
+    again(Job("fold0", {}, 0, Pace(math.inf), tmp_path / "rungs" / "full"))  # a run that goes on finds the head
+    assert time.perf_counter() - began < 0.5
+
+
+def test_a_refit_starts_from_the_head_of_the_first_split(bench):
+    bench.hint_rows = np.arange(15)
+    first = structured.first_head(bench, bench.hint_rows, 2.0, Job("fold0", {}, 0, Pace(math.inf)), share=1.0)
+    refit = structured.first_head(bench, np.arange(20), 2.0, Job("final", {}, 7, Pace(math.inf)), share=1.0)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), refit.parameters(), strict=True))
+
+
+def test_a_course_with_a_first_head_ends_in_time(bench, tmp_path):
+    bench.head_epochs = 2_000.0
+    part = registry.create("strategies", "full", options={"epochs": 2_000})
+    train, held = np.arange(15), np.arange(15, 20)
+    wanted = part.plan(bench, train=train, held=held, seconds=math.inf)
+    began = time.perf_counter()
+    job = Job("fold0", wanted.settings, 0, Pace(4.0), tmp_path / "rungs" / "full")
+    assert len(part.fit(bench, train, held, job).held_logits) == 5
+    assert time.perf_counter() - began < 8.0  # of 2,000 passes twice
+    assert {"fold0", "fold0.head"} == set(job.replans)
+    followed = Job("fold0", wanted.settings, 0, Pace(0.0, job.pace.replans, True, parts=job.pace.parts))
+    bench.probes.clear()
+    first, again = part.fit(bench, train, held, job), part.fit(bench, train, held, followed)
+    assert np.array_equal(first.held_logits, again.held_logits)
+
+
+def test_no_course_is_planned_that_a_fresh_head_learns_nothing_in(bench):
+    part = registry.create("strategies", "full", options={"epochs": 50})
+    train, held = np.arange(15), np.arange(15, 20)
+    whole = part.plan(bench, train=train, held=held, seconds=math.inf)
+    found = [part.plan(bench, train=train, held=held, seconds=whole.seconds * share) for share in np.linspace(0, 1, 40)]
+    assert min(plan.settings["epochs"] for plan in found if plan is not None) >= structured.LEAST_EPOCHS
+    assert found[0] is None
 
 
 def test_answers_of_different_lengths_are_joined():

@@ -6,42 +6,22 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from processes import stopped
 from tiny_text import rows, write_csv
 
 Run = Callable[..., tuple[int, Any, str]]
-
-OFTEN = """
-import sys, warmstart.engine.fit as fit
-from warmstart.cli import main
-fit.CHECKPOINT_SECONDS = 0.0
-sys.exit(main(sys.argv[1:]))
-"""
-"""The command with a checkpoint after every step, as a long training would have reached one."""
 
 
 def weights(folder: Path) -> dict[str, bytes]:
     found = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
     assert found
     return found
-
-
-def stopped(args: list[str], until: Path, how: signal.Signals) -> tuple[int, str]:
-    """Start a command, stop it as soon as this file is there, and give its exit code and standard error."""
-    process = subprocess.Popen([sys.executable, "-c", OFTEN, *args], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    deadline = time.monotonic() + 120
-    while not until.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert until.exists(), process.communicate()[1]
-    process.send_signal(how)
-    _, err = process.communicate()
-    return process.returncode, err
 
 
 @pytest.mark.slow

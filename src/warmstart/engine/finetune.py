@@ -148,7 +148,10 @@ def _timed(bench: Workbench, wanted: Course, train: NDArray[np.int64], held: NDA
     fixed = states + predict + cost * training.seconds(bench, n_rows=steps, epochs=1, point=wanted.point) + 0.3
     epoch = cost * training.seconds(bench, n_rows=n_train, epochs=1, point=wanted.point)
     affordable = min(wanted.epochs, (seconds - fixed) / max(epoch, 1e-9))
-    if affordable < min(wanted.epochs, LEAST_EPOCHS, LEAST_ROWS / max(1, n_train)):
+    least = min(LEAST_EPOCHS, LEAST_ROWS / max(1, n_train))
+    if answers.is_structured(bench.task) and not wanted.head_epochs:
+        least = structured.LEAST_EPOCHS  # its head knows nothing yet
+    if affordable < min(wanted.epochs, least):
         return None
     settings = asdict(wanted) | {"epochs": round(affordable, 3), "most": wanted.epochs}
     return Plan(settings, fixed + affordable * epoch, shortened=affordable < wanted.epochs)

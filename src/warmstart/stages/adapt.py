@@ -55,11 +55,13 @@ def run(
     space = workspace.Workspace(out, force=force)
     rungs.wanted(recipe)  # wrong options are told before anything is read
     device.dtype(recipe.precision, device.resolve(recipe.device))
+    _time_left(clock, "starting")
     recipe, data, note = sources.resolve(recipe, data)
     strategies = rungs.wanted(recipe)
     body = sources.body_folder(recipe) if any(strategy.serve_cost >= 1 for strategy, _ in strategies) else None
     recipe, data = sources.sized(recipe, data, body)
     rows = dataset.read(recipe, data, test, body=body)
+    _time_left(clock, "starting and reading")
     rows.warnings.extend([note] if note else [])
     with space.alone():
         space.open(recipe, rows.hash, clock)
@@ -68,6 +70,22 @@ def run(
         report = _finish(recipe, rows, ladder, climbed, space, command)
     space.publish()
     return report
+
+
+def _time_left(clock: Clock, done: str) -> None:
+    """Say it at once where there cannot be a result in time any more.
+
+    Raises:
+        BudgetTooSmall: What a result takes after the climb is more than what is left.
+    """
+    from warmstart.engine import ladder
+
+    if clock.remaining() < ladder.QUIET_AFTER:
+        raise BudgetTooSmall(
+            f"{done} took {clock.elapsed():.0f} s of {clock.budget:g} s, and writing a result takes {ladder.QUIET_AFTER:.0f} s",
+            "time for at least one rung",
+            "give more, for example --budget 5m",
+        )
 
 
 def _bench(recipe: Recipe, rows: Dataset, quiet: bool) -> Workbench:
