@@ -127,7 +127,8 @@ def run(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job
     lengths = np.array([frames[int(i)].shape[0] for i in train])
     how = fit.Schedule(epochs=job.settings["epochs"], most=job.settings["most"], tokens=ROWS * int(lengths.max()), rows=ROWS)
     if not job.pace.follow:
-        job.pace.after = len(held) * _answer_seconds(bench, Baseline(head.eval(), rate, high), [frames[int(i)] for i in train[:ANSWERED]])
+        some = [opened(frames[int(i)]) for i in train[:ANSWERED]]
+        job.pace.after = len(held) * _answer_seconds(bench, Baseline(head.eval(), rate, high), some)
     head.train()
 
     def loss_of(positions: NDArray[np.int64]) -> Tensor:
