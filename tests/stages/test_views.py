@@ -14,11 +14,6 @@ from tiny_images import hf_backbone, write_folder
 from warmstart import cli
 from warmstart.samples import tiny_sound_backbone
 
-SHORT = {
-    "lora": ["--set", "strategy.epochs=0.3", "--set", "strategy.contrastive=2"],
-    "full": ["--set", "strategy.epochs=0.3", "--set", "strategy.contrastive=2"],
-}
-
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
@@ -33,20 +28,8 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def command(data: list[str], strategy: str) -> list[str]:
-    return [
-        "adapt",
-        *data,
-        "--views",
-        "2",
-        "--strategy",
-        strategy,
-        *SHORT[strategy],
-        "--budget",
-        "10m",
-        "--precision",
-        "float32",
-        "--quiet",
-    ]
+    flags = f"--views 2 --strategy {strategy} --set strategy.epochs=0.3 --set strategy.contrastive=2 --budget 10m --quiet"
+    return ["adapt", *data, *flags.split()]
 
 
 def weights(folder: Path) -> dict[str, bytes]:
