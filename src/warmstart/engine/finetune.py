@@ -180,6 +180,7 @@ def run(
         bench.require_cut(how.point)
     if not job.pace.follow:
         bench.forward_seconds()
+        bench.look()
         job.pace.after = after(bench, held)
     net = network_for(bench, train, how, job)
     if how.point:

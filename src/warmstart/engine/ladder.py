@@ -120,7 +120,10 @@ class Ladder:
         if step.predictor is not None:
             return step.predictor
         rows = np.arange(len(self.bench.inputs))
-        seconds = max(step.predicted / step.folds * REFIT, self.clock.remaining() - AFTER)  # the estimate is of a fit of this length
+        self.bench.look()
+        left = self.clock.remaining() - self._ending
+        wanted = step.predicted / step.folds * REFIT  # the estimate is of a fit of this length
+        seconds = max(left, min(wanted, left + LATE * (self.clock.budget or 0.0)))
         job = self._job(step, "final", len(self.splits), seconds)
         fitted = step.strategy.fit(self.bench, self._learned(step.strategy, rows), rows[:0], job)
         step.replans |= job.replans
@@ -166,12 +169,17 @@ class Ladder:
     @property
     def after(self) -> float:
         """Predicted seconds of everything after the climb."""
+        return self._ending + (0.0 if self.single else self.dearest * REFIT)
+
+    @property
+    def _ending(self) -> float:
+        """The same without a refit."""
         measured = self.bench.measured
         each = max(measured.get("structured_answer", 0.0), measured.get("classic_answer", 0.0))
         if "forward" in measured:
             each += self.bench.mean_length * measured["forward"] * 1.2
         slower = measured.get("slower", 1.0)
-        return max(AFTER, QUIET_AFTER * slower) + self.n_test * each * slower + (0.0 if self.single else self.dearest * REFIT)
+        return max(AFTER, QUIET_AFTER * slower) + self.n_test * each * slower
 
     def estimate(self, strategy: Strategy) -> float:
         """Predicted seconds of climbing a rung in full, refit included; infinite where it cannot be planned at all.
