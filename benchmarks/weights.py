@@ -12,6 +12,7 @@ WEIGHTS = corpora.DATA / "weights"
 
 IMPORTS = {
     "mobilenet_v2": ("mobilenet_v2_imagenet.fp16.safetensors", "mobilenet_v2", ["padding=same", "pixels=signed"]),
+    "mobilenet_v1": ("mobilenet_v1_025_128_imagenet.fp16.safetensors", "mobilenet_v1", []),
     "resnet20": ("resnet20_cifar10.safetensors", "resnet20_cifar", []),
     "resnet56": ("resnet56_cifar10.safetensors", "resnet56_cifar", []),
     "yamnet": ("yamnet_audioset.fp16.safetensors", "yamnet", []),
