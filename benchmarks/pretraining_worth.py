@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--random", type=Path)
     parser.add_argument("--per-class", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="number of the first draw, to measure in several goes")
     parser.add_argument("--strategy", default="linear_probe")
     parser.add_argument("--budget", default="60s")
     parser.add_argument("--seed", type=int, default=0)
@@ -88,7 +89,7 @@ def main() -> None:
         trained = given.trained or body(given, folder / "trained")
         fresh = given.random or body(given, folder / "random", "objective.steps=0")
         bodies = {"pretrained": trained, "random": fresh} | ({"classic": None} if given.classic else {})
-        for draw in range(given.repeats):
+        for draw in range(given.first, given.first + given.repeats):
             train = corpora.write(folder / f"train{draw}.csv", corpora.draw(rows, given.per_class, draw), column=column)
             files = {"train": train, "test": test}
             found = {name: accuracy(given, b, files, folder / f"{name}-{draw}", draw) for name, b in bodies.items()}
