@@ -35,13 +35,33 @@ class Balance:
 
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """The weights of these rows."""
-        return None if self.weights is None else self.weights[rows]
+        return taken(self.weights, rows)
+
+
+class Weighed:
+    """What a task of labels says of rare ones; its options have ``balance`` and ``balance_power``."""
+
+    options: Any
+
+    def balance(self, targets: NDArray[Any], n_classes: int) -> Balance:
+        """What each training row counts, as the options say."""
+        return balance(self.options.balance, self.options.balance_power, targets, n_classes)
+
+    def balance_note(self, targets: NDArray[Any], labels: Sequence[str]) -> str:
+        """Which classes are rare, and what is done about it."""
+        return sentence(self.options.balance, self.balance(targets, len(labels)), targets, labels)
+
+
+def taken(weights: NDArray[np.float32] | None, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    """The weights of these rows, where rows do not all count the same."""
+    return None if weights is None else weights[rows]
 
 
 def check(name: str, power: float) -> None:
-    """
+    """Refuse a power of no meaning.
+
     Raises:
-        BadOption: The power is out of range.
+        BadOption: It is out of range.
     """
     if not 0 < power <= 1:
         raise BadOption(
@@ -56,7 +76,7 @@ def balance(method: Method, power: float, targets: NDArray[Any], n_classes: int)
     """
     if method == "none" or (method == "auto" and not len(rare(targets, n_classes))):
         return Balance()
-    counts = _counts(targets, n_classes)
+    counts = class_counts(targets, n_classes)
     even = counts[counts > 0].mean()
     by_class = (even / np.maximum(counts, 1)) ** power
     by_class = np.minimum(by_class, HEAVIEST * by_class.min())
@@ -67,29 +87,29 @@ def balance(method: Method, power: float, targets: NDArray[Any], n_classes: int)
 
 def rare(targets: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
     """The classes with less than ``RARE`` of an even share of the rows (or of the labels), rarest first."""
-    counts = _counts(targets, n_classes)
+    counts = class_counts(targets, n_classes)
     found = np.flatnonzero((counts > 0) & (counts < RARE * counts[counts > 0].mean()))
     return found[np.argsort(counts[found], kind="stable")]
 
 
 def sentence(method: Method, found: Balance, targets: NDArray[Any], labels: Sequence[str]) -> str:
     """What a person should know: which classes are rare, and what is done about it; empty where there is nothing to say."""
-    scarce = rare(targets, len(labels))
+    counts, scarce = class_counts(targets, len(labels)), rare(targets, len(labels))
     if not len(scarce) and found.weights is None:
         return ""
-    counts = _counts(targets, len(labels))
-    shown = ", ".join(f"{labels[c]!r} ({int(counts[c])} of {len(targets):,} training rows)" for c in scarce[:5])
-    shown += ", ..." if len(scarce) > 5 else ""
-    told = f"{'a rare class' if len(scarce) == 1 else 'rare classes'}: {shown}; " if len(scarce) else ""
+    told = ""
+    if len(scarce):
+        shown = ", ".join(f"{labels[c]!r} ({int(counts[c])} of {len(targets):,} training rows)" for c in scarce[:5])
+        told = f"{'a rare class' if len(scarce) == 1 else 'rare classes'}: {shown}{', ...' if len(scarce) > 5 else ''}; "
     if found.weights is None:
         return f"{told}rows count alike in training (task.balance = none)"
-    has = targets == scarce[0] if len(scarce) and targets.ndim == 1 else targets[:, scarce[0]] > 0 if len(scarce) else None
-    how = "are drawn" if found.drawn else "weigh"
-    heaviest = float(found.weights.max() if has is None else found.weights[has].mean())
-    which = "those of the rarest class" if has is None else f"those of {labels[scarce[0]]!r}"
-    often = " as often" if found.drawn else ""
-    off = "" if method != "auto" else "; --set task.balance=none turns it off"
-    return f"{told}rows of rare classes {how} more in training, {which} {heaviest:.1f} times{often} the average{off}"
+    rarest = int(np.where(counts > 0, counts, np.inf).argmin())
+    has = targets == rarest if targets.ndim == 1 else targets[:, rarest] > 0
+    whose = repr(labels[rarest]) if len(scarce) else "the rarest class"
+    how, often = ("are drawn", " as often") if found.drawn else ("weigh", "")
+    off = "; --set task.balance=none turns it off" if method == "auto" else ""
+    times = f"{found.weights[has].mean():.1f} times{often} the average"
+    return f"{told}rows of rare classes {how} more in training, those of {whose} {times}{off}"
 
 
 def repeated(weights: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.int64]:
@@ -97,6 +117,7 @@ def repeated(weights: NDArray[np.float32], random: np.random.Generator) -> NDArr
     return np.repeat(np.arange(len(weights)), np.floor(weights + random.random(len(weights))).astype(np.int64))
 
 
-def _counts(targets: NDArray[Any], n_classes: int) -> NDArray[np.float64]:
+def class_counts(targets: NDArray[Any], n_classes: int) -> NDArray[np.float64]:
+    """Rows of each class (C,); rows of a class that is not among them do not count."""
     found = targets.sum(0) if targets.ndim == 2 else np.bincount(targets[targets >= 0], minlength=n_classes)
     return np.asarray(found, np.float64)

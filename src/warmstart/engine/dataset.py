@@ -17,7 +17,7 @@ from warmstart.core.errors import BadOption, DataError
 from warmstart.core.protocols import Modality, Task
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import DataSummary
-from warmstart.engine import answers, examples, splits, variants
+from warmstart.engine import answers, balance, examples, splits, variants
 from warmstart.engine.examples import Examples
 from warmstart.engine.workbench import Workbench
 
@@ -202,7 +202,7 @@ def _warnings(train: Examples, test: Examples | None, task: Task, labels: Sequen
     coded = task.encode(train.targets or [], labels)
     single: list[str] = []
     if not answers.is_structured(task):
-        counts = coded.sum(0) if coded.ndim == 2 else np.bincount(coded, minlength=len(labels))
+        counts = balance.class_counts(coded, len(labels))
         single = [label for label, count in zip(labels, counts, strict=True) if count == 1]
     if single:
         shown = ", ".join(repr(s) for s in single[:5]) + (", ..." if len(single) > 5 else "")

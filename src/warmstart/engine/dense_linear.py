@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from warmstart.core.errors import DataError
 from warmstart.core.protocols import Link
-from warmstart.engine import linear, splits
+from warmstart.engine import balance, linear, splits
 from warmstart.engine.sparse_linear import Floats, Tuned
 
 SEARCH_ROWS = 3_000
@@ -36,20 +36,18 @@ def fit(
         seed: Draws folds, and rows where there are too many.
     """
     x = torch.from_numpy(features)
-    weighing = None if weights is None else torch.from_numpy(weights)
-    strength = _chosen(x, targets, link, n_classes, weighing, seed) if c is None else 1 / (len(targets) * c)
-    fitted = linear.fit(x, targets, link=link, n_classes=n_classes, strength=strength, weights=weighing, seed=seed)
+    strength = _chosen(x, targets, link, n_classes, weights, seed) if c is None else 1 / (len(targets) * c)
+    fitted = linear.fit(x, targets, link=link, n_classes=n_classes, strength=strength, weights=weights, seed=seed)
     return Tuned(fitted.weight.numpy(), fitted.bias.numpy(), 1 / (len(targets) * strength))
 
 
-def _chosen(x: torch.Tensor, targets: NDArray[Any], link: Link, n_classes: int, weights: torch.Tensor | None, seed: int) -> float:
+def _chosen(x: torch.Tensor, targets: NDArray[Any], link: Link, n_classes: int, weights: Floats | None, seed: int) -> float:
     rows = np.sort(np.random.default_rng(seed).permutation(len(targets))[:SEARCH_ROWS])
     try:
         folds = splits.stratified(targets[rows], FOLDS, seed=seed)
     except DataError:  # a class with a single example cannot be on both sides
         return 1e-2
-    weighing = None if weights is None else weights[rows]
-    how: Any = {"link": link, "n_classes": n_classes, "strengths": STRENGTHS, "weights": weighing, "seed": seed}
+    how: Any = {"link": link, "n_classes": n_classes, "strengths": STRENGTHS, "weights": balance.taken(weights, rows), "seed": seed}
     found = linear.cross_validate(x[torch.from_numpy(rows)], targets[rows], folds=folds, **how)
     return found.strength
 

@@ -86,7 +86,7 @@ def fit(
     link: Link,
     n_classes: int,
     strength: float,
-    weights: Tensor | None = None,
+    weights: Tensor | NDArray[Any] | None = None,
     seed: int = 0,
     tolerance: float = 1e-6,
 ) -> Linear:
@@ -108,7 +108,7 @@ def fit(
         TrainingFailed: Features are not finite.
     """
     rows = _draw(np.arange(len(features)), seed)
-    share = torch.ones(len(rows), 1) if weights is None else weights[rows].float().reshape(-1, 1)
+    share = _counting(weights, rows)[:, None]
     design = _design(features, rows)
     problem = _problem(design, targets, rows, share, link, n_classes)
     with one_thread(problem.is_small):
@@ -124,7 +124,7 @@ def fit_path(
     n_classes: int,
     strengths: Sequence[float],
     folds: Sequence[Fold],
-    weights: Tensor | None = None,
+    weights: Tensor | NDArray[Any] | None = None,
     seed: int = 0,
     tolerance: float = 1e-5,
 ) -> Iterator[Tensor]:
@@ -135,7 +135,7 @@ def fit_path(
     """
     rows = _draw(np.unique(np.concatenate([train for train, _ in folds])), seed)
     share = torch.from_numpy(np.stack([np.isin(rows, train) for train, _ in folds], 1)).float()
-    share = share if weights is None else share * weights[rows].float()[:, None]
+    share *= _counting(weights, rows)[:, None]
     design = _design(features, rows)
     problem = _problem(design, targets, rows, share, link, n_classes)
     solution = problem.start()
@@ -154,7 +154,7 @@ def cross_validate(
     n_classes: int,
     folds: Sequence[Fold],
     strengths: Sequence[float] = STRENGTHS,
-    weights: Tensor | None = None,
+    weights: Tensor | NDArray[Any] | None = None,
     seed: int = 0,
 ) -> Choice:
     """The strength with the lowest out-of-fold log loss after one temperature; of those within 0.1 % of it the strongest.
@@ -168,7 +168,7 @@ def cross_validate(
     ordered = sorted(strengths, reverse=True)
     held = np.concatenate([held for _, held in folds])
     truth, named = _one_hot(targets, held, link, n_classes).to(features.device), np.asarray(targets)[held]
-    counting = torch.ones(len(held)) if weights is None else weights[held].float()
+    counting = _counting(weights, held)
     counting = (counting / counting.mean()).to(features.device)
     kept: list[Tensor] = []
     losses: list[float] = []
@@ -315,6 +315,11 @@ def _problem(
 def _one_hot(targets: Tensor | NDArray[Any], rows: NDArray[np.int64], link: Link, n_classes: int) -> Tensor:
     chosen = torch.as_tensor(targets)[rows]
     return functional.one_hot(chosen.long(), n_classes).float() if link == "softmax" else chosen.float()
+
+
+def _counting(weights: Tensor | NDArray[Any] | None, rows: NDArray[np.int64]) -> Tensor:
+    """What these rows count, (n,)."""
+    return torch.ones(len(rows)) if weights is None else torch.as_tensor(weights)[rows].float()
 
 
 def _residuals(logits: Tensor, y: Tensor, link: Link) -> Tensor:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.core.errors import DataError
-from warmstart.engine import linear, splits
+from warmstart.engine import balance, linear, splits
 from warmstart.engine.network import PooledHead
 from warmstart.engine.workbench import Workbench
 
@@ -70,7 +70,7 @@ def search(
     rows = subset(bench, np.arange(len(targets)), SEARCH_ROWS)
     features, targets = features[torch.from_numpy(rows)], targets[rows]
     groups = None if groups is None else groups[rows]
-    weighing = None if weights is None else torch.from_numpy(weights[rows])
+    weights = balance.taken(weights, rows)
     tried = candidates(features.shape[1]) if points is None else points
     try:
         folds = splits.stratified(targets, INNER_FOLDS_FEW if len(targets) < FEW else INNER_FOLDS, seed=bench.seed, groups=groups)
@@ -86,7 +86,7 @@ def search(
             n_classes=bench.n_classes,
             folds=folds,
             strengths=strengths,
-            weights=weighing,
+            weights=weights,
             seed=bench.seed,
         )
         found.append((float(choice.log_losses.min()), len(chosen), chosen, choice.strength))
@@ -127,8 +127,7 @@ def fit_on(
     if len(strengths) > 1:
         _, strength = search(bench, features, targets, points=[points], strengths=strengths, groups=groups, weights=weights)
     x = features[:, list(points)].flatten(1)
-    weighing = None if weights is None else torch.from_numpy(weights)
-    how: Any = {"link": bench.task.link, "n_classes": bench.n_classes, "strength": strength, "weights": weighing, "seed": bench.seed}
+    how: Any = {"link": bench.task.link, "n_classes": bench.n_classes, "strength": strength, "weights": weights, "seed": bench.seed}
     fitted = linear.fit(x, targets, **how)
     shift, deviation = x.mean(0), x.std(0, correction=0)
     # The head standardises its input, so that one learning rate suits every backbone when it is trained on.

@@ -41,10 +41,9 @@ def learning_curve(bench: Workbench, split: Split) -> tuple[list[CurvePoint], st
     found = []
     for n in sizes:
         rows = shuffled[:n]
-        weights = bench.balance.of(train[rows])
-        weighing = None if weights is None else torch.from_numpy(weights)
-        how: Any = {"link": bench.task.link, "n_classes": bench.n_classes, "strength": strength, "weights": weighing, "seed": bench.seed}
-        head = linear.fit(x[rows], targets[train][rows], **how)
+        chosen_rows = train[rows]
+        how: Any = {"link": bench.task.link, "n_classes": bench.n_classes, "strength": strength, "seed": bench.seed}
+        head = linear.fit(x[rows], targets[chosen_rows], weights=bench.balance.of(chosen_rows), **how)
         scores = bench.task.scores(bench.task.probabilities(head.logits(x[len(train) :]).numpy()), targets[held])
         found.append((CurvePoint(n, float(scores.mean()), *statistics.mean_interval(scores)), scores))
     return [point for point, _ in found], _advice([p for p, _ in found], [s for _, s in found], bench)

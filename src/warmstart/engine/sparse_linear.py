@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from warmstart.core.errors import DataError
 from warmstart.core.protocols import Link
-from warmstart.engine import calibration, splits
+from warmstart.engine import balance, calibration, splits
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -74,11 +74,11 @@ def fit(
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(len(targets))[:TUNING_ROWS])
     how: Any = {"link": link, "n_classes": n_classes, "seed": seed}
-    found = [(*_judged(features[rows], targets[rows], weights=_of(weights, rows), c=c, **how), c) for c in candidates]
+    found = [(*_judged(features[rows], targets[rows], weights=balance.taken(weights, rows), c=c, **how), c) for c in candidates]
     _, temperature, c = min(found, key=lambda judged: judged[0])
     few = max(1, int(len(targets) * MAX_VALUES / max(1, features.nnz)))
     rows = np.sort(rng.permutation(len(targets))[:few])
-    machine = margins(features[rows], targets[rows], weights=_of(weights, rows), c=c, **how)
+    machine = margins(features[rows], targets[rows], weights=balance.taken(weights, rows), c=c, **how)
     factor = np.float32(SHARPNESS / temperature)
     return Tuned(machine.weight * factor, machine.bias * factor, c)
 
@@ -110,10 +110,6 @@ def margins(
     return Tuned(weight, bias, c)
 
 
-def _of(weights: Floats | None, rows: NDArray[np.int64]) -> Floats | None:
-    return None if weights is None else weights[rows]
-
-
 def _judged(
     features: Any, targets: NDArray[Any], *, link: Link, n_classes: int, c: float, weights: Floats | None, seed: int
 ) -> tuple[float, float]:
@@ -125,7 +121,7 @@ def _judged(
     if len(targets) >= CROSS_VALIDATED_BELOW:
         folds = folds[:1]
     how: Any = {"link": link, "n_classes": n_classes, "c": c, "seed": seed}
-    fitted = [(margins(features[train], targets[train], weights=_of(weights, train), **how), held) for train, held in folds]
+    fitted = [(margins(features[train], targets[train], weights=balance.taken(weights, train), **how), held) for train, held in folds]
     logits = SHARPNESS * np.concatenate([machine.logits(features[held]) for machine, held in fitted])
     truth = np.concatenate([targets[held] for _, held in fitted])
     temperature = calibration.fit_temperature(logits, truth, link)

@@ -127,9 +127,8 @@ def run(
             targets, found = bench.targets[rows[positions]], logits(rows[positions]).float()
             if working.structured:
                 return answers.loss(bench.task, working.head, found, list(targets), smoothing)
-            if weighing is None:
-                return bench.task.loss(found, torch.from_numpy(targets).to(bench.device), smoothing)
-            return bench.task.loss(found, torch.from_numpy(targets).to(bench.device), smoothing, weights=weighing[positions])
+            counting = {} if weighing is None else {"weights": weighing[positions]}
+            return bench.task.loss(found, torch.from_numpy(targets).to(bench.device), smoothing, **counting)
 
         return loss_of
 

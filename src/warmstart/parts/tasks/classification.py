@@ -16,7 +16,7 @@ from warmstart.core.errors import DataError
 from warmstart.core.protocols import Link
 from warmstart.core.report import Metric
 from warmstart.engine import balance, calibration, metrics
-from warmstart.engine.balance import Balance
+from warmstart.engine.balance import Weighed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ class Options:
     "how far: 1 makes every class weigh the same, 0.5 is the square root of that"
 
 
-class Part:
+class Part(Weighed):
     """Single-label classification: softmax, cross entropy, accuracy.
 
     A raw label may be a string, a whole number (``1`` and ``1.0`` are the label ``"1"``) or a truth value.
@@ -92,14 +92,6 @@ class Part:
         if weights is None:
             return cross_entropy(logits, targets, label_smoothing=smoothing)
         return (cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none") * weights).mean()
-
-    def balance(self, targets: NDArray[Any], n_classes: int) -> Balance:
-        """What each training row counts, as the options say."""
-        return balance.balance(self.options.balance, self.options.balance_power, targets, n_classes)
-
-    def balance_note(self, targets: NDArray[Any], labels: Sequence[str]) -> str:
-        """Which classes are rare, and what is done about it."""
-        return balance.sentence(self.options.balance, self.balance(targets, len(labels)), targets, labels)
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Softmax, (N, C)."""

@@ -14,7 +14,7 @@ from warmstart.core.errors import BadOption, DataError
 from warmstart.core.protocols import Link
 from warmstart.core.report import Metric
 from warmstart.engine import balance, calibration, metrics
-from warmstart.engine.balance import Balance
+from warmstart.engine.balance import Weighed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ class Options:
     "how far: 1 makes every class weigh the same, 0.5 is the square root of that"
 
 
-class Part:
+class Part(Weighed):
     """Multi-label classification: sigmoid, binary cross entropy, mean F1 per example.
 
     A raw label is a collection of names or one string with names separated by ``|``. An empty collection means "no labels", which is an
@@ -97,14 +97,6 @@ class Part:
 
         each = None if weights is None else weights[:, None]
         return binary_cross_entropy_with_logits(logits, targets * (1 - smoothing) + smoothing / 2, weight=each)
-
-    def balance(self, targets: NDArray[Any], n_classes: int) -> Balance:
-        """What each training row counts, as the options say."""
-        return balance.balance(self.options.balance, self.options.balance_power, targets, n_classes)
-
-    def balance_note(self, targets: NDArray[Any], labels: Sequence[str]) -> str:
-        """Which classes are rare, and what is done about it."""
-        return balance.sentence(self.options.balance, self.balance(targets, len(labels)), targets, labels)
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Sigmoid of each label alone, (N, C)."""
