@@ -31,23 +31,18 @@ class Tally:
 
 def tally(maps: NDArray[Any], truths: Sequence[Truth]) -> Tally:
     """Counts of class maps (N, h, w), each brought to the size of its truth (H, W) by the nearest pixel."""
-    n_classes = 1 + max([int(maps.max(initial=0)), *map(_largest, truths)])
-    both, said, true = (np.zeros((len(truths), n_classes)) for _ in range(3))
+    counts = np.zeros((3, len(truths), UNKNOWN + 1), np.int32)  # each truth is read once, and may lie on the disk
     counted = np.zeros(len(truths))
     for i, (found, aside) in enumerate(zip(maps, truths, strict=True)):
         truth = opened(aside)
         kept = truth != VOID
         answer, right = resized(found.astype(np.uint8), *truth.shape)[kept], truth[kept]
-        said[i] = np.bincount(answer, minlength=n_classes)[:n_classes]
-        true[i] = np.bincount(right, minlength=UNKNOWN + 1)[:n_classes]
-        both[i] = np.bincount(right[answer == right], minlength=n_classes)[:n_classes]
+        for kind, classes in enumerate((answer, right, right[answer == right])):
+            counts[kind, i] = np.bincount(classes, minlength=UNKNOWN + 1)[: UNKNOWN + 1]
         counted[i] = len(right)
+    largest = np.flatnonzero(counts[1, :, :UNKNOWN].any(0)).max(initial=0)
+    said, true, both = counts[..., : 1 + max(int(maps.max(initial=0)), int(largest))].astype(np.float64)
     return Tally(both, said + true - both, true, counted)
-
-
-def _largest(truth: Truth) -> int:
-    cells = opened(truth)
-    return int(cells[cells < UNKNOWN].max(initial=0))
 
 
 def scores(maps: NDArray[Any], truths: Sequence[Truth]) -> Floats:
@@ -113,8 +108,7 @@ def _mean(shares: Floats) -> Floats:
 
 def constant(truths: Sequence[Truth], *, side: int = 96) -> NDArray[np.uint8]:
     """The most frequent class of each pixel, (side, side); where all are void, the most frequent of all."""
-    n_classes = 1 + max(map(_largest, truths))
-    votes = np.zeros((n_classes, side * side), np.int64)
+    votes = np.zeros((UNKNOWN, side * side), np.int32)
     where = np.arange(side * side)
     for truth in truths:
         small = resized(opened(truth), side, side).ravel()
