@@ -10,7 +10,6 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.engine import aside
+from warmstart.engine.ahead import together
 from warmstart.engine.aside import Kept, Shed
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -87,9 +87,6 @@ class Picture:
 Shape: TypeAlias = Callable[[Pixels], Pixels] | None
 """What makes of an image as it was read the one that a body takes; None where there is no body."""
 
-AT_ONCE = 1024
-"""Images that are handed to the threads before the first is waited for."""
-
 NOTHING: Pixels = np.zeros((0, 0), np.uint8)
 
 
@@ -128,9 +125,7 @@ def read_all(values: Sequence[Any], *, folder: Path, shape: Shape, form: str, ne
         warnings.simplefilter("ignore")  # of Pillow about odd metadata, and about sizes that are checked here
         if len(values) < 2:
             return [one(value) for value in values]
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            starts = range(0, len(values), AT_ONCE)
-            return [picture for start in starts for picture in threads.map(one, values[start : start + AT_ONCE])]
+        return together(one, values, threads=min(8, os.cpu_count() or 1))
 
 
 def read(value: Any, *, folder: Path, shape: Shape, form: str, need: int = 0, shed: Shed | None = None) -> Picture:

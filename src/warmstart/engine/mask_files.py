@@ -6,13 +6,13 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from warmstart.core.errors import DataError, FileUnreadable
 from warmstart.engine import box_files, images, masks, media
+from warmstart.engine.ahead import together
 from warmstart.engine.aside import Shed
 from warmstart.engine.draft import Table
 from warmstart.engine.masks import Mask
@@ -70,8 +70,8 @@ def load(values: Sequence[Any], *, folder: Path, names: Mapping[str, str] | None
     shed = Shed()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow about odd metadata
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            found = masks.grey_where_all_are(list(threads.map(lambda value: masks.read(value, folder=folder, shed=shed), values)))
+        read = together(lambda value: masks.read(value, folder=folder, shed=shed), values, threads=min(8, os.cpu_count() or 1))
+        found = masks.grey_where_all_are(read)
     named = [replace(mask, names=names) if names else mask for mask in found]
     return [None if _missing(value) else mask for value, mask in zip(values, named, strict=True)]
 

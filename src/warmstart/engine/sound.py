@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.engine import aside
+from warmstart.engine.ahead import together
 from warmstart.engine.aside import Kept, Shed
 
 RATE = 16_000
@@ -35,9 +35,6 @@ HIGHEST_RATE = 768_000
 THREADS = 4
 PICTURE, BANDS, LEVELS = (240, 64), 64, 32
 """Width and height of a spectrogram in a report, its mel bands, and how many shades of loudness it has: 5 to 9 kB."""
-
-AT_ONCE = 1024
-"""Recordings that are handed to the threads before the first is waited for."""
 
 Floats = NDArray[np.float32]
 
@@ -123,9 +120,7 @@ def read_all(
         vars(done).update(digest=found.digest, silent=found.silent)  # known while the samples are at hand
         return done
 
-    with ThreadPoolExecutor(THREADS) as threads:
-        starts = range(0, len(values), AT_ONCE)
-        return [found for start in starts for found in threads.map(one, values[start : start + AT_ONCE])]
+    return together(one, values, threads=THREADS)
 
 
 def _again(value: Any, digest: bytes, **how: Any) -> Floats:
