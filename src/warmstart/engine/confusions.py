@@ -39,18 +39,24 @@ def table(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Counts:
     return found if found.shape == (len(labels), len(labels)) else np.zeros((0, 0), np.int64)
 
 
+def mistakes(counts: Counts) -> tuple[Counts, Counts]:
+    """The counts off the diagonal, and above it those of both directions together."""
+    wrong = counts - np.diag(counts.diagonal())
+    return wrong, np.triu(wrong + wrong.T)
+
+
 def pairs(labels: Sequence[str], counts: Counts, most: int) -> list[Pair]:
     """The mistakes that were made most often, largest first."""
-    wrong = counts - np.diag(counts.diagonal())
+    wrong, _ = mistakes(counts)
     cells = [divmod(int(cell), len(labels)) for cell in np.argsort(-wrong, axis=None, kind="stable")[:most]]
     return [Pair(labels[i], labels[j], int(wrong[i, j]), int(counts[i].sum())) for i, j in cells if wrong[i, j]]
 
 
 def sentence(labels: Sequence[str], counts: Counts, *, whole: bool) -> str:
     """Which two classes are mixed up most, in words; empty where there is no mistake. ``whole``: all mistakes are among the counts."""
-    wrong = counts - np.diag(counts.diagonal())
+    wrong, both = mistakes(counts)
     told = np.array([label != transcripts.NOTHING for label in labels], bool)
-    both = np.triu(wrong + wrong.T) * np.outer(told, told)
+    both = both * np.outer(told, told)
     if not both.any():
         return ""
     i, j = (int(k) for k in np.unravel_index(int(both.argmax()), both.shape))
@@ -64,7 +70,7 @@ def sentence(labels: Sequence[str], counts: Counts, *, whole: bool) -> str:
 
 def order(counts: Counts) -> list[int]:
     """An order of the classes that puts those next to each other that are mistaken for each other (average linkage, optimal leaves)."""
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = _shares(counts)
     alike = (shares + shares.T) / 2
     np.fill_diagonal(alike, 0)
     if len(alike) < 4 or not alike.any():
@@ -78,8 +84,7 @@ def part(counts: Counts) -> NDArray[np.int64]:
     """The classes that are drawn: all, or those of the pairs that are mixed up most often, sorted."""
     if len(counts) <= MOST:
         return np.arange(len(counts))
-    wrong = counts - np.diag(counts.diagonal())
-    both = np.triu(wrong + wrong.T)
+    _, both = mistakes(counts)
     kept: dict[int, None] = {}
     for cell in np.argsort(-both, axis=None, kind="stable"):
         i, j = divmod(int(cell), len(counts))
@@ -95,7 +100,7 @@ def matrix(labels: Sequence[str], counts: Counts) -> str:
     kept = kept[order(counts[np.ix_(kept, kept)])]
     if not len(kept):
         return ""
-    shares = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[np.ix_(kept, kept)]
+    shares = _shares(counts)[np.ix_(kept, kept)]
     names, size = [clip(labels[i], 22) for i in kept], len(kept)
     with plots.styled("confusion"):
         figure = _canvas(size)
@@ -106,6 +111,12 @@ def matrix(labels: Sequence[str], counts: Counts) -> str:
             _numbers(axes, counts[np.ix_(kept, kept)], shares)
         _class_axis(axes, names)
         return plots.svg(figure, f"Confusion matrix of {size} classes: true class down, predicted class across")
+
+
+def _shares(counts: Counts) -> NDArray[np.float64]:
+    """Of the rows of each true class."""
+    found: NDArray[np.float64] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return found
 
 
 def _canvas(size: int) -> Figure:

@@ -113,7 +113,7 @@ def _values(report: Report) -> dict[str, Any]:
         "title": _title(report),
         "metrics": _metrics(report),
         "main_name": clip(described(report.main_metric)[0], 30),
-        "figures": _figures(report),
+        "figures": _figures(report, counts),
         "chosen": next((rung for rung in report.ladder if rung.chosen), None),
         "spent": _spent(report),
         "shared": next((rung.common.n for rung in report.ladder if rung.common is not None), 0),
@@ -246,14 +246,14 @@ def _metrics(report: Report) -> list[dict[str, Any]]:
     return [{"key": key, "metric": metric, "name": described(key)[0], "meaning": described(key)[1]} for key, metric in ranked]
 
 
-def _figures(report: Report) -> dict[str, Markup]:
+def _figures(report: Report, counts: confusions.Counts) -> dict[str, Markup]:
     """The SVG of every drawing; an empty one where there is nothing to draw. Texts inside them are escaped by matplotlib."""
     name, in_percent = clip(described(report.main_metric)[0], 30), is_share(report.main_metric)
     drawn = {
         "ladder": plots.ladder([_comparable(r) for r in report.ladder[: _LIMITS["ladder"]]], name, is_share=in_percent),
         "forest": plots.forest(report.comparisons[: _LIMITS["comparisons"]]),
         "curve": plots.learning_curve(report.learning_curve[: _LIMITS["learning_curve"]], name, is_share=in_percent),
-        "confusion": confusions.matrix(report.confusion_labels, confusions.table(report.confusion_labels, report.confusion)),
+        "confusion": confusions.matrix(report.confusion_labels, counts),
         "reliability": plots.reliability(report.reliability),
         "lengths": plots.lengths(report.data.lengths, _length_name(report)),
     }
@@ -268,7 +268,7 @@ def _comparable(rung: Rung) -> Rung:
 
 def class_rows(report: Report) -> list[dict[str, Any]]:
     """What is known of each class, the lowest value first: its label, value with interval, and of a classification precision, recall
-    and number of rows. Of very many classes only those with the lowest values."""
+    and number of rows."""
     if report.classes:
         found = [{"label": c.label, "metric": c.f1, "precision": c.precision, "recall": c.recall, "rows": c.rows} for c in report.classes]
     else:
