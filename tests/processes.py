@@ -17,6 +17,21 @@ sys.exit(main(sys.argv[1:]))
 """
 """The command with a checkpoint after every step, as a long training would have reached one."""
 
+ANSWER = """
+import json, sys
+import warmstart
+print(json.dumps(warmstart.load(sys.argv[1]).predict(sys.argv[2:])))
+"""
+"""What a model folder says of some files."""
+
+PREDICT = """
+import json, sys
+import warmstart
+model = warmstart.load(sys.argv[1])
+print(json.dumps([list(map(float.hex, r["probabilities"].values())) for r in model.predict(sys.argv[2:])]))
+"""
+"""What it gives each class, with every bit."""
+
 
 def in_a_fresh_process(code: str, *args: str | Path, expect: int = 0) -> str:
     """What a program prints that knows nothing of this process."""

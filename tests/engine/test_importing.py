@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 import warmstart
-from processes import in_a_fresh_process
+from processes import PREDICT, in_a_fresh_process
 from warmstart import cli
 from warmstart.core import registry
 from warmstart.core.card import Card
@@ -22,12 +22,6 @@ from warmstart.core.errors import BackboneNotFound, InputError, RunError
 from warmstart.engine import importing, model, store
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights"
-PREDICT = """
-import json, sys
-import warmstart
-model = warmstart.load(sys.argv[1])
-print(json.dumps([list(map(float.hex, r["probabilities"].values())) for r in model.predict(sys.argv[2:])]))
-"""
 
 
 def raw(architecture: str = "mobilenet_v2", **options: Any) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from processes import in_a_fresh_process
+from processes import PREDICT, in_a_fresh_process
 from tiny_images import write_folder
 from warmstart import cli
 from warmstart.core.errors import BackboneNotFound, InputError
@@ -21,13 +21,6 @@ if importlib.util.find_spec("keras") is None:
     pytest.skip("Keras is not installed", allow_module_level=True)
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, when it reads a tensor of torch
-
-PREDICT = """
-import json, sys
-import warmstart
-model = warmstart.load(sys.argv[1])
-print(json.dumps([list(map(float.hex, r["probabilities"].values())) for r in model.predict(sys.argv[2:])]))
-"""
 
 
 @pytest.fixture(autouse=True)

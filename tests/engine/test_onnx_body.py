@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from processes import in_a_fresh_process
+from processes import PREDICT, in_a_fresh_process
 from tiny_images import drawings, write_folder
 from tiny_onnx import frames_net, image_net, patch_net, wave_net
 from warmstart import cli
@@ -25,12 +25,6 @@ from warmstart.engine.onnx_body import OnnxBody
 from warmstart.engine.sound import Sound
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-PREDICT = """
-import json, sys
-import warmstart
-model = warmstart.load(sys.argv[1])
-print(json.dumps([list(map(float.hex, r["probabilities"].values())) for r in model.predict(sys.argv[2:])]))
-"""
 
 
 @pytest.fixture(autouse=True)

@@ -12,18 +12,12 @@ import transformers as hf
 
 import tiny_boxes
 import warmstart
-from processes import in_a_fresh_process
+from processes import ANSWER, in_a_fresh_process
 from tiny_images import hf_backbone
 from warmstart import cli
 from warmstart.core.card import Card
 from warmstart.core.errors import BadOption
 from warmstart.engine import store
-
-PREDICT = """
-import json, sys
-import warmstart
-print(json.dumps(warmstart.load(sys.argv[1]).predict(sys.argv[2:])))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +86,7 @@ def test_a_head_on_frozen_maps_finds_objects(data: Path, resnet: Path, tmp_path:
 
     image = data / "images" / "1-001.png"
     found = warmstart.load(out).predict([str(image)])
-    again = json.loads(in_a_fresh_process(PREDICT, out, image))
+    again = json.loads(in_a_fresh_process(ANSWER, out, image))
     assert again == found
     box = found[0]["prediction"][0]
     assert set(box) == {"label", "score", "box"}
@@ -131,7 +125,7 @@ def test_whole_detectors_are_trained_with_their_own_loss(name: str, data: Path, 
     assert compact.shape == (1, 100, 6)
     assert (compact[0, 6:, 4] == -1).all()
     assert ((compact[0, :6, 4] > 0) & (compact[0, :6, 4] <= 1)).all()
-    assert json.loads(in_a_fresh_process(PREDICT, out, image)) == warmstart.load(out).predict([str(image)])
+    assert json.loads(in_a_fresh_process(ANSWER, out, image)) == warmstart.load(out).predict([str(image)])
 
 
 def test_a_detector_goes_on_from_its_own_boxes(tmp_path: Path, data: Path) -> None:

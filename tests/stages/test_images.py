@@ -12,19 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from processes import in_a_fresh_process
+from processes import PREDICT, in_a_fresh_process
 from tiny_images import drawings, hf_backbone, tiny_image_backbone, write_folder
 from warmstart import cli
 from warmstart.core.card import Card
 from warmstart.engine import bodies, model
-
-PREDICT = """
-import json, sys
-from pathlib import Path
-import warmstart
-model = warmstart.load(sys.argv[1])
-print(json.dumps([list(map(float.hex, r["probabilities"].values())) for r in model.predict(sys.argv[2:])]))
-"""
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,11 @@ from PIL import Image
 
 import tiny_masks
 import warmstart
-from processes import in_a_fresh_process
+from processes import ANSWER, in_a_fresh_process
 from tiny_images import hf_backbone
 from warmstart import cli
 from warmstart.core.card import Card
 from warmstart.engine import store
-
-PREDICT = """
-import json, sys
-import warmstart
-print(json.dumps(warmstart.load(sys.argv[1]).predict(sys.argv[2:])))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +84,7 @@ def test_a_decoder_on_frozen_maps(data: Path, model: Path, tmp_path: Path, capsy
 
     image = data / "test" / "images" / "1-001.png"
     found = warmstart.load(model).predict([str(image)])
-    assert json.loads(in_a_fresh_process(PREDICT, model, image)) == found
+    assert json.loads(in_a_fresh_process(ANSWER, model, image)) == found
     shares = found[0]["prediction"]["classes"]
     assert set(shares) <= {"box", "ground", "sky"}
     assert sum(shares.values()) == pytest.approx(1, abs=0.001)
