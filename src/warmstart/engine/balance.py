@@ -106,7 +106,7 @@ def sentence(method: Method, found: Balance, targets: NDArray[Any], labels: Sequ
     rarest = int(np.where(counts > 0, counts, np.inf).argmin())
     has = targets == rarest if targets.ndim == 1 else targets[:, rarest] > 0
     whose = repr(labels[rarest]) if len(scarce) else "the rarest class"
-    how, often = ("are drawn", " as often") if found.drawn else ("weigh", "")
+    how, often = ("are drawn", " as often as") if found.drawn else ("weigh", "")
     off = "; --set task.balance=none turns it off" if method == "auto" else ""
     times = f"{found.weights[has].mean():.1f} times{often} the average"
     return f"{told}rows of rare classes {how} more in training, those of {whose} {times}{off}"
