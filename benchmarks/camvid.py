@@ -26,18 +26,12 @@ from torch import nn
 
 import bench
 import corpora
-from warmstart.engine import images, importing, preprocessing, store
+import weights
+from warmstart.engine import images, preprocessing, store
 
 FOLDER = corpora.DATA / "camvid_small"
-WEIGHTS = corpora.DATA / "weights" / "mobilenet_v2_imagenet.fp16.safetensors"
 NAMES = "sky,building,pole,road,pavement,tree,sign,fence,car,pedestrian,cyclist,void"
 BATCH = 16
-
-
-def imported(folder: Path) -> Path:
-    """MobileNetV2 of ImageNet as a folder."""
-    importing.run(WEIGHTS, architecture="mobilenet_v2", out=folder, options={"padding": "same", "pixels": "signed"})
-    return folder
 
 
 def untrained(body: Path, folder: Path, *, photos: Sequence[Path], seed: int) -> Path:
@@ -96,7 +90,7 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        body = imported(place / "mobilenet_v2")
+        body = weights.imported("mobilenet_v2", place)
         photos = sorted((FOLDER / "train").glob("*.jpg"))
         bodies = {"ImageNet": body, "untrained": untrained(body, place / "untrained", photos=photos, seed=given.seed)}
         for name, one in bodies.items():

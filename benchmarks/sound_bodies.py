@@ -87,7 +87,11 @@ def work_of(method: str, split: str, train: Path, test: Path, place: Path, given
     if method == "yamnet":
         how += ["--backbone", weights.imported("yamnet", place)]
     if method == "speech embedding":
-        how += ["--backbone", weights.SPEECH_EMBEDDING, *(word for text in weights.SPEECH_FRONT for word in ("--set", text))]
+        how += [
+            "--backbone",
+            weights.SPEECH_EMBEDDING,
+            *(word for key, value in weights.SPEECH_FRONT.items() for word in ("--set", f"backbone.{key}={value}")),
+        ]
     cache = None if split == "official" else place / f"cache-{method}"
     return lambda: bench.adapt(train, *how, budget=given.budget, seed=0, limit_seconds=given.limit, cache=cache)
 

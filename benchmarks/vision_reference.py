@@ -28,15 +28,8 @@ import bench
 import corpora
 from warmstart.core import registry
 from warmstart.engine import activations, backbone, importing, model, workbench
+from weights import SPEECH_EMBEDDING, SPEECH_FRONT, WEIGHTS
 
-WEIGHTS = corpora.DATA / "weights"
-SPEECH = {
-    "front": str(WEIGHTS / "google_speech_melspectrogram.onnx"),
-    "gain": 32768,
-    "front_scale": 0.1,
-    "front_offset": 2,
-    "step": 8,
-}
 ANTS = {"ants": "ant, emmet, pismire", "bees": "bee"}
 
 
@@ -155,7 +148,6 @@ def heard_as_speech(folder: Path) -> str:
 
 
 PHOTOS = tuple(str(corpora.DATA / "ants_bees" / split) for split in ("train", "val"))
-EMBEDDING = str(WEIGHTS / "google_speech_embedding.onnx")
 STEP = 4
 
 REFERENCES = [
@@ -183,13 +175,16 @@ REFERENCES = [
     Reference(
         f"speech embedding (ONNX), pooled, logistic regression, fsdd, a {STEP}th",
         "98.3",
-        lambda folder: frozen("audio", EMBEDDING, spoken("train", step=STEP), spoken("test"), point=-1, **SPEECH),
+        lambda folder: frozen("audio", SPEECH_EMBEDDING, spoken("train", step=STEP), spoken("test"), point=-1, **SPEECH_FRONT),
     ),
     Reference(
         f"speech embedding (ONNX), linear_probe, fsdd, a {STEP}th",
         "98.3",
         lambda folder: probe(
-            digits(folder, "train", step=STEP), digits(folder, "test"), EMBEDDING, *(f"backbone.{k}={v}" for k, v in SPEECH.items())
+            digits(folder, "train", step=STEP),
+            digits(folder, "test"),
+            SPEECH_EMBEDDING,
+            *(f"backbone.{k}={v}" for k, v in SPEECH_FRONT.items()),
         ),
     ),
 ]

@@ -20,14 +20,14 @@ IMPORTS = {
 """Name to file, architecture and options of the importer."""
 
 SPEECH_EMBEDDING = str(WEIGHTS / "google_speech_embedding.onnx")
-SPEECH_FRONT = [
-    f"backbone.front={WEIGHTS / 'google_speech_melspectrogram.onnx'}",
-    "backbone.gain=32768",
-    "backbone.front_scale=0.1",
-    "backbone.front_offset=2",
-    "backbone.step=8",
-]
-"""What the speech embedding, an ONNX file, is told of the sound that goes into it."""
+SPEECH_FRONT = {
+    "front": str(WEIGHTS / "google_speech_melspectrogram.onnx"),
+    "gain": 32768,
+    "front_scale": 0.1,
+    "front_offset": 2,
+    "step": 8,
+}
+"""Options of its source: what the speech embedding, an ONNX file, is told of the sound that goes into it."""
 
 
 def imported(name: str, folder: Path) -> Path:
