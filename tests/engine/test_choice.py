@@ -155,11 +155,11 @@ def test_rungs_with_fewer_folds_are_compared_on_the_rows_that_both_have(bench: W
         assert compared.low == pytest.approx(once.comparisons[0].low, abs=0.02)
     assert [rung.examples for rung in mixed.rungs] == [2 * N, N]
     assert [rung.rows for rung in mixed.rungs] == [N, N]
-    assert all(rung.common is None for rung in mixed.rungs), "the same rows"
+    assert all(rung.expected is None for rung in mixed.rungs), "the same rows"
 
 
-def test_rungs_that_answered_other_rows_have_a_score_on_those_that_all_answered(bench: Workbench) -> None:
-    """The chosen rung may show a lower score than a cheaper one only where the rows differ, and then both are shown on the same."""
+def test_rungs_that_answered_other_rows_have_a_score_to_be_expected_on_all(bench: Workbench) -> None:
+    """The chosen rung may show a lower score than a cheaper one only where it answered harder rows, and then what is expected of it is more."""
     halves = [(np.arange(0), np.arange(N // 2)), (np.arange(0), np.arange(N // 2, N))]
     climbed = ladder.Ladder(bench=bench, splits=halves, clock=Clock(None), folder=Path("unused"))
     cheap = step(bench, "classic", [*range(20), *range(N // 2, N)])  # weak on the first half, perfect on the second
@@ -171,11 +171,27 @@ def test_rungs_that_answered_other_rows_have_a_score_on_those_that_all_answered(
     assert full.chosen
     assert (classic.rows, full.rows) == (N, N // 2)
     assert classic.score > full.score
-    assert classic.common is not None
-    assert full.common is not None
-    assert (classic.common.n, full.common.n) == (N // 2, N // 2)
-    assert (classic.common.value, full.common.value) == pytest.approx((20 / 48, 30 / 48))
-    assert full.common.low < full.common.value < full.common.high
+    assert classic.expected is not None
+    assert full.expected is not None
+    assert (classic.expected.n, full.expected.n) == (N, N)
+    slope = 1 - 10 / 28  # full is right where classic is, and on 10 of the 28 other rows
+    assert (classic.expected.value, full.expected.value) == pytest.approx((68 / 96, 30 / 48 + slope * (68 / 96 - 20 / 48)))
+    assert full.expected.low < full.expected.value < full.expected.high
+
+
+def test_a_chain_of_lucky_halves_chooses_nothing(bench: Workbench) -> None:
+    """The probe is best on all rows, and loses on the first half to a tail that loses there to the classic rung."""
+    halves = [(np.arange(0), np.arange(N // 2)), (np.arange(0), np.arange(N // 2, N))]
+    climbed = ladder.Ladder(bench=bench, splits=halves, clock=Clock(None), folder=Path("unused"))
+    classic, probe = step(bench, "classic", [*range(40), *range(60, 90)]), step(bench, "linear_probe", [*range(36), *range(48, 96)])
+    classic.folds = probe.folds = 2
+    tail = step(bench, "tail", range(38))
+    tail.logits = tail.logits[: N // 2] if tail.logits is not None else None
+    found = choice.choose(climbed, [classic, probe, tail], prefer="best", eligible=["classic", "linear_probe", "tail"])
+    assert found.chosen.step.label == "linear_probe"
+    expected = [rung.expected.value for rung in found.rungs if rung.expected is not None]
+    assert expected[:2] == pytest.approx([70 / 96, 84 / 96])
+    assert abs(expected[2] - 38 / 48) < 0.02, "the first half is as hard as the second"
 
 
 def test_the_choice_looks_at_no_clock(bench: Workbench) -> None:

@@ -367,25 +367,25 @@ def test_numbers_read_well(shown: str, expected: str) -> None:
 
 
 def test_rungs_on_other_rows_are_set_side_by_side_on_the_same() -> None:
-    common = [Metric(0.84, 0.8, 0.87, 144), Metric(0.9, 0.86, 0.93, 144)]
+    expected = [Metric(0.915, 0.89, 0.93, 576), Metric(0.955, 0.92, 0.98, 576)]
     rungs = [
-        Rung("linear_probe", 0.915, 0.89, 0.93, 1.0, 1.0, 10, examples=576, rows=576, common=common[0]),
-        Rung("tail", 0.902, 0.86, 0.93, 2.0, 2.0, 20, chosen=True, examples=144, rows=144, common=common[1]),
+        Rung("linear_probe", 0.915, 0.89, 0.93, 1.0, 1.0, 10, examples=576, rows=576, expected=expected[0]),
+        Rung("tail", 0.902, 0.86, 0.93, 2.0, 2.0, 20, chosen=True, examples=144, rows=144, expected=expected[1]),
     ]
     report = dataclasses.replace(report_of(SIX, 600), ladder=[*rungs, RUNGS[-1]])
     text = Checker(page.render(report)).text
-    assert "on the same 144 rows" in text
-    assert "linear_probe 91.5 % 89.0–93.0 % 576 84.0 % −6.0" in text.replace("\u00a0", " ")
+    assert "expected on 576 rows" in text.replace("\u00a0", " ")
+    assert "linear_probe 91.5 % 89.0–93.0 % 576 91.5 % −4.0" in text.replace("\u00a0", " ")
     lines = report.as_text().splitlines()
     table = lines[next(i for i, line in enumerate(lines) if line.startswith("  rung")) :]
-    assert table[0].split()[:9] == ["rung", "score", "95", "%", "interval", "rows", "on", "144", "rows"]
-    assert table[1].split()[4:6] == ["576", "0.840"]
-    assert "compare them on the 144 rows" in table[4]
+    assert table[0].split()[:9] == ["rung", "score", "95", "%", "interval", "rows", "on", "576,", "about"]
+    assert table[1].split()[4:6] == ["576", "0.915"]
+    assert "compare them by what is to be expected on 576" in table[4]
     printed = report.contract()["ladder"]
     assert [rung["rows"] for rung in printed] == [576, 144, 0]
-    assert printed[0]["common"] == {"value": 0.84, "low": 0.8, "high": 0.87, "n": 144}
-    same = dataclasses.replace(report, ladder=[dataclasses.replace(r, common=None) for r in rungs])
-    assert "on the same" not in Checker(page.render(same)).text
+    assert printed[1]["expected"] == {"value": 0.955, "low": 0.92, "high": 0.98, "n": 576}
+    same = dataclasses.replace(report, ladder=[dataclasses.replace(r, expected=None) for r in rungs])
+    assert "expected on" not in Checker(page.render(same)).text
     assert "compare them" not in same.as_text()
 
 

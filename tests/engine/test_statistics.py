@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from warmstart.engine.statistics import bootstrap, compare, mean_interval, paired, proportion, resample, standard_error
+from warmstart.engine.statistics import bootstrap, compare, expected_mean, mean_interval, paired, proportion, resample, standard_error
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 8), (8, 8), (3, 8), (1, 1), (912, 1000)])
@@ -147,3 +147,27 @@ def test_comparison_sentences() -> None:
     same = compare("lora", "tail", good, good, clusters=clusters, seed=0, metric_name="accuracy")
     assert same.sentence == "lora cannot be told apart from tail: +0.0 points [0.0, 0.0] (accuracy)"
     assert same.n == 500
+
+
+def test_expected_mean_is_closer_than_the_mean_and_covers_95_percent() -> None:
+    """Rows of which half are hard; a helper that knows it, on five times as many rows."""
+    rng = np.random.default_rng(0)
+    near, plain, covered, trials = 0.0, 0.0, 0, 800
+    for _ in range(trials):
+        hard = rng.random(500) < 0.5
+        helper = (rng.random(500) > 0.6 * hard).astype(float)
+        scores = (rng.random(100) > 0.7 * hard[:100]).astype(float) * np.where(helper[:100] == 0, rng.random(100) < 0.3, 1)
+        truth = 0.5 + 0.5 * 0.3 * (0.4 + 0.6 * 0.3)
+        found = expected_mean(scores, helper[:100], helper)
+        near += (found.value - truth) ** 2
+        plain += (scores.mean() - truth) ** 2
+        covered += found.low <= truth <= found.high
+    assert near < 0.75 * plain
+    assert 0.92 < covered / trials < 0.98
+
+
+def test_expected_mean_of_a_helper_that_says_nothing_is_the_mean() -> None:
+    assert expected_mean([1, 0, 1, 1], [1, 1, 1, 1], np.ones(9)).value == pytest.approx(0.75)
+    assert expected_mean([1, 0, 1, 0], [0, 1, 0, 1], [0, 1, 0, 1, 1, 1]).value == pytest.approx(0.5), "the other way is chance"
+    few = expected_mean([1, 0], [1, 0], [1, 0, 0, 0])
+    assert (few.value, few.low, few.high, few.n) == (0.25, 0.0, 1.0, 4)

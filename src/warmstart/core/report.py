@@ -24,7 +24,8 @@ class Rung:
 
     ``score`` is the held-out value of the task's main metric with its 95 % interval; ``trainable`` counts parameters
     that moved; ``examples`` is the number of held-out predictions behind the score, of ``rows`` different rows. Where rungs were measured
-    on different numbers of rows, ``common`` is the value on those that all of them answered: only there they can be set side by side.
+    on different numbers of rows, ``expected`` is the value to be expected on the most rows that any of them answered: only by it they can
+    be set side by side.
     """
 
     strategy: str
@@ -38,7 +39,7 @@ class Rung:
     note: str = ""
     examples: int = 0
     rows: int = 0
-    common: Metric | None = None
+    expected: Metric | None = None
 
 
 @dataclass(frozen=True)
@@ -277,14 +278,14 @@ def show(metric: Metric) -> str:
 
 
 def _ladder_lines(rungs: Sequence[Rung]) -> list[str]:
-    """The table of the rungs; with a column of scores on the rows that all of them answered where they were not measured on the same."""
-    shared = next((r.common.n for r in rungs if r.common is not None), 0)
+    """The table of the rungs; with a column of the scores to be expected on the same rows where they were not measured on the same."""
+    shared = next((r.expected.n for r in rungs if r.expected is not None), 0)
     width = max(14, *(len(r.strategy) for r in rungs))
-    column = f" {f'on {shared:,} rows':>12}" if shared else ""
+    column = f" {f'on {shared:,}, about':>14}" if shared else ""
     head = f"  {'rung':<{width}} {'score':>7}  {'95 % interval':<16} {'rows':>6}{column} {'seconds':>8} {'predicted':>9} {'trainable':>11}"
     lines = [head, *(_rung_line(r, width, shared > 0) for r in rungs)]
     if shared:
-        lines.append(f"  Rungs were measured on different numbers of rows; compare them on the {shared:,} rows that all of them answered.")
+        lines.append(f"  Rungs were measured on different numbers of rows; compare them by what is to be expected on {shared:,}.")
     return lines
 
 
@@ -292,9 +293,9 @@ def _rung_line(rung: Rung, width: int, shared: bool) -> str:
     if rung.score is None or rung.low is None or rung.high is None:
         return f"  {rung.strategy:<{width}} {'-':>7}  {rung.note}"
     interval = f"[{rung.low:.3f}, {rung.high:.3f}]"
-    common = f" {'-' if rung.common is None else format(rung.common.value, '.3f'):>12}" if shared else ""
+    expected = f" {'-' if rung.expected is None else format(rung.expected.value, '.3f'):>14}" if shared else ""
     seconds = "-" if rung.seconds is None else f"{rung.seconds:.1f}"
     predicted = "-" if rung.seconds_predicted is None else f"{rung.seconds_predicted:.1f}"
     mark = "  <- chosen" if rung.chosen else f"  {rung.note}" if rung.note else ""
-    numbers = f"{rung.score:>7.3f}  {interval:<16} {rung.rows:>6,}{common} {seconds:>8} {predicted:>9} {rung.trainable:>11,}"
+    numbers = f"{rung.score:>7.3f}  {interval:<16} {rung.rows:>6,}{expected} {seconds:>8} {predicted:>9} {rung.trainable:>11,}"
     return f"  {rung.strategy:<{width}} {numbers}{mark}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +38,10 @@ class Scored:
     loss: float
     temperature: float
 
-    @property
-    def mean(self) -> float:
-        return float(self.scores.mean())
+    def by_row(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Each different row once, with its mean score."""
+        rows, place, counts = np.unique(self.rows, return_inverse=True, return_counts=True)
+        return rows, np.bincount(place, self.scores) / counts
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def score(ladder: Ladder, step: Step) -> Scored:
 
 
 def choose(ladder: Ladder, steps: Sequence[Step], *, prefer: str, eligible: Collection[str]) -> Choice:
-    """The best held-out score; the cheapest to serve of those that a telling paired comparison cannot set apart from it.
+    """The best held-out score, as it is to be expected on the same rows; the cheapest to serve of those that a telling paired comparison
+    cannot set apart from it.
 
     Args:
         prefer: ``cheapest`` takes the cheapest rung within one standard error of the best instead.
@@ -76,31 +78,42 @@ def choose(ladder: Ladder, steps: Sequence[Step], *, prefer: str, eligible: Coll
     """
     task, seed = ladder.bench.task, ladder.bench.seed
     scored = [score(ladder, step) for step in steps if step.folds]
+    levels, differ = _levels(scored)
     candidates = [s for s in scored if s.step.label in eligible]
     few = len(ladder.bench.inputs) < FEW_ROWS
-    if few:
-        best = _favourite(candidates, task, seed)
-    else:
-        best = candidates[0]
-        for other in candidates[1:]:
-            best = other if _beats(other, best) else best
-    within = _within_one_error(candidates, best)
-    most = max(len(np.unique(s.rows)) for s in scored)
-    measured = [s for s in scored if s.step.strategy.serve_cost >= 1 and len(np.unique(s.rows)) == most]
+    best = _favourite(candidates, task, seed) if few else max(candidates, key=lambda s: (round(levels[s.step.label].value, 9), -s.loss))
+    within = _within_one_error(candidates, best, levels)
+    measured = [s for s in scored if s.step.strategy.serve_cost >= 1 and s.step.label not in differ]
     chosen = within if prefer == "cheapest" else best if few else _cheapest_equal(candidates, best, task, seed)
     comparisons = _comparisons(scored, chosen, task, seed)
     by_label = {s.step.label: s for s in scored}
-    shared = min(len(s.scores) for s in scored) if len({len(np.unique(s.rows)) for s in scored}) > 1 else 0
     rungs = [
-        _rung(by_label[step.label], shared, chosen=by_label[step.label] is chosen) if step.folds else Rung(step.label, note=step.note)
+        _rung(by_label[step.label], levels[step.label] if differ else None, chosen=by_label[step.label] is chosen)
+        if step.folds
+        else Rung(step.label, note=step.note)
         for step in steps
     ]
-    return Choice(chosen, rungs, comparisons, _verdict(chosen, best, within, comparisons, prefer, with_body=bool(measured)))
+    gap = levels[best.step.label].value - levels[chosen.step.label].value
+    return Choice(chosen, rungs, comparisons, _verdict(chosen, (best, gap), within, comparisons, prefer, with_body=bool(measured)))
 
 
-def _comparable(a: Scored, b: Scored) -> int:
-    """How many leading held rows two steps share."""
-    return min(len(a.scores), len(b.scores))
+def _levels(scored: Sequence[Scored]) -> tuple[dict[str, Metric], set[str]]:
+    """The score to be expected of each step on the same rows, the most that any of them answered, and the steps that answered fewer.
+
+    Rows differ in how hard they are, so a mean over fewer of them is put right by how the steps that answered all did on those.
+    """
+    known = {s.step.label: s.by_row() for s in scored}
+    most = max(len(rows) for rows, _ in known.values())
+    wide = [s for s in scored if len(known[s.step.label][0]) == most]
+    helpers = [s for s in wide if s.step.strategy.order > 0] or wide  # the majority class says little of how hard a row is
+    every = known[wide[0].step.label][0]
+    easy = np.mean([known[s.step.label][1] for s in helpers], 0)
+    found, fewer = {}, {s.step.label for s in scored} - {s.step.label for s in wide}
+    for s in scored:
+        rows, scores = known[s.step.label]
+        whole = statistics.mean_metric(scores) if s.step.label not in fewer else None
+        found[s.step.label] = whole or statistics.expected_mean(scores, easy[np.searchsorted(every, rows)], easy)
+    return found, fewer
 
 
 def _favourite(candidates: Sequence[Scored], task: Task, seed: int) -> Scored:
@@ -143,20 +156,8 @@ def _row_scores(ladder: Ladder, step: Step, n: int) -> NDArray[np.float64]:
     return task.scores(answers.probabilities(task, logits), ladder.bench.targets[ladder.held_rows(step.folds)[: len(logits)]])
 
 
-def _beats(a: Scored, b: Scored) -> bool:
-    """Whether ``a`` scores higher on the held rows that both predicted; ties go to the lower log loss."""
-    gap = _gap(a, b)
-    return a.loss < b.loss if abs(gap) < 1e-9 else gap > 0
-
-
-def _gap(a: Scored, b: Scored) -> float:
-    """How much higher ``a`` scores on the held rows that both predicted."""
-    n = _comparable(a, b)
-    return float(a.scores[:n].mean() - b.scores[:n].mean())
-
-
 def _compare(a: Scored, b: Scored, task: Task, seed: int) -> Comparison:
-    n = _comparable(a, b)
+    n = min(len(a.scores), len(b.scores))  # leading held rows are the same
     rows = a.rows[:n]
     clusters = rows if len(np.unique(rows)) < n else None
     return statistics.compare(
@@ -179,11 +180,11 @@ def _cheapest_equal(candidates: Sequence[Scored], best: Scored, task: Task, seed
     return best
 
 
-def _within_one_error(candidates: Sequence[Scored], best: Scored) -> Scored:
+def _within_one_error(candidates: Sequence[Scored], best: Scored, levels: Mapping[str, Metric]) -> Scored:
     """The cheapest rung whose score is within one standard error of the best (Breiman et al. 1984)."""
     repeated = len(np.unique(best.rows)) < len(best.rows)
     error = statistics.standard_error(best.scores, best.rows if repeated else None)
-    return min((s for s in candidates if _gap(best, s) <= error), key=_cost)
+    return min((s for s in candidates if levels[best.step.label].value - levels[s.step.label].value <= error), key=_cost)
 
 
 def _comparisons(scored: Sequence[Scored], chosen: Scored, task: Task, seed: int) -> list[Comparison]:
@@ -196,8 +197,11 @@ def _comparisons(scored: Sequence[Scored], chosen: Scored, task: Task, seed: int
     return [_compare(chosen, other, task, seed) for other in others]
 
 
-def _verdict(chosen: Scored, best: Scored, within: Scored, comparisons: Sequence[Comparison], prefer: str, *, with_body: bool) -> list[str]:
-    name = chosen.step.label
+def _verdict(
+    chosen: Scored, first: tuple[Scored, float], within: Scored, comparisons: Sequence[Comparison], prefer: str, *, with_body: bool
+) -> list[str]:
+    """What is said; ``first`` is the best and how much more is expected of it than of the chosen one."""
+    name, (best, gap) = chosen.step.label, first
     said = []
     by_other = {c.b: c for c in comparisons}
     classic = by_other.pop("classic", None)
@@ -215,38 +219,32 @@ def _verdict(chosen: Scored, best: Scored, within: Scored, comparisons: Sequence
             said.append(f"{name} was needed: {other.sentence}.")
         else:
             said.append(f"{other.b} might have been enough: {other.sentence}.")
-    if best is not chosen and _gap(best, chosen) > 0:
+    if best is not chosen and gap > 0:
         why = "the cheapest within one standard error was asked for" if prefer == "cheapest" else "it is cheaper to serve"
-        said.append(f"{best.step.label} scored higher by {100 * _gap(best, chosen):.1f} points, but {why}.")
+        said.append(f"{best.step.label} scored higher by {100 * gap:.1f} points, but {why}.")
     said.append(f"The cheapest rung within one standard error of the best is {within.step.label}.")
     return said
 
 
-def _rung(scored: Scored, shared: int, *, chosen: bool) -> Rung:
-    """A climbed rung for the report; ``shared`` leading held rows were answered by all rungs, 0 where all answered the same."""
+def _rung(scored: Scored, expected: Metric | None, *, chosen: bool) -> Rung:
+    """A climbed rung for the report; ``expected`` where the rungs did not answer the same rows."""
     step = scored.step
-    whole = _measured(scored, len(scored.scores))
+    distinct = len(np.unique(scored.rows))
+    low, high = statistics.mean_interval(scored.scores, scored.rows if distinct < len(scored.rows) else None)
     return Rung(
         strategy=step.label,
-        score=whole.value,
-        low=whole.low,
-        high=whole.high,
+        score=float(scored.scores.mean()),
+        low=low,
+        high=high,
         seconds_predicted=step.predicted or None,
         seconds=step.seconds,
         trainable=step.trainable,
         chosen=chosen,
         note=step.note,
         examples=len(scored.scores),
-        rows=whole.n,
-        common=_measured(scored, shared) if shared else None,
+        rows=distinct,
+        expected=expected,
     )
-
-
-def _measured(scored: Scored, n: int) -> Metric:
-    """The score on the first held rows, of so many different ones."""
-    scores, rows = scored.scores[:n], scored.rows[:n]
-    distinct = len(np.unique(rows))
-    return Metric(float(scores.mean()), *statistics.mean_interval(scores, rows if distinct < n else None), distinct)
 
 
 def _log_loss(probabilities: NDArray[np.float64], targets: NDArray[Any]) -> float:

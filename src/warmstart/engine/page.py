@@ -116,7 +116,7 @@ def _values(report: Report) -> dict[str, Any]:
         "figures": _figures(report, counts),
         "chosen": next((rung for rung in report.ladder if rung.chosen), None),
         "spent": _spent(report),
-        "shared": next((rung.common.n for rung in report.ladder if rung.common is not None), 0),
+        "shared": next((rung.expected.n for rung in report.ladder if rung.expected is not None), 0),
         "pairs": confusions.pairs(report.confusion_labels, counts, _LIMITS["pairs"]),
         "confused": confusions.sentence(report.confusion_labels, counts, whole=bool(report.classes)),
         "drawn_classes": len(confusions.part(counts)),
@@ -261,8 +261,8 @@ def _figures(report: Report, counts: confusions.Counts) -> dict[str, Markup]:
 
 
 def _comparable(rung: Rung) -> Rung:
-    """With its score on the rows that all rungs answered, where they were not measured on the same."""
-    found = rung.common
+    """With its score to be expected on the same rows, where the rungs were not measured on the same."""
+    found = rung.expected
     return rung if found is None else replace(rung, score=found.value, low=found.low, high=found.high)
 
 

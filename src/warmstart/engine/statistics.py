@@ -82,6 +82,30 @@ def mean_metric(scores: ArrayLike, *, bounds: Interval = (0.0, 1.0)) -> Metric:
     return Metric(float(values.mean()), low, high, len(values))
 
 
+def expected_mean(scores: ArrayLike, helper: ArrayLike, helper_on_all: ArrayLike, *, bounds: Interval = (0.0, 1.0)) -> Metric:
+    """The mean to be expected on all of N rows of scores that are known on n of them, with the help of what is known on all.
+
+    The regression estimator of double sampling (Cochran 1977, section 12.7): where the n rows were easier than the others for
+    whoever answered all of them, the mean is lowered by as much as the two go together. Its variance is that of the residuals over n
+    and of what the helper explains over N. A helper that goes the other way is taken for chance.
+
+    Args:
+        scores: (n,) known scores.
+        helper: (n,) the helper on the same rows.
+        helper_on_all: (N,) the helper on all rows, these among them.
+    """
+    y, x, every = (np.asarray(values, np.float64) for values in (scores, helper, helper_on_all))
+    spread = float(np.square(x - x.mean()).sum())
+    slope = max(0.0, float(((x - x.mean()) * y).sum()) / spread) if spread > NO_SPREAD else 0.0
+    value = float(np.clip(y.mean() + slope * (every.mean() - x.mean()), *bounds))
+    if len(y) < 3:
+        return Metric(value, *bounds, len(every))
+    residuals = y - y.mean() - slope * (x - x.mean())
+    variance = float(np.square(residuals).sum()) / (len(y) - 2) / len(y) + slope**2 * float(every.var(ddof=1)) / len(every)
+    half = variance**0.5 * float(t.ppf(1 - TAIL, len(y) - 2))
+    return Metric(value, max(bounds[0], value - half), min(bounds[1], value + half), len(every))
+
+
 def unbounded_mean(values: ArrayLike) -> Metric:
     """The mean of losses or errors, with its interval; of one value alone it is from 0 to twice that."""
     found = np.asarray(values, np.float64)
