@@ -15,7 +15,7 @@ import transformers
 from warmstart import testing
 from warmstart.core import registry
 from warmstart.core.errors import BackboneNotFound, BadOption, BudgetTooSmall, DataError
-from warmstart.engine import causal_plan, dial, generation, loop, store
+from warmstart.engine import causal_learner, causal_plan, dial, generation, loop, store
 from warmstart.engine.learner import Setting
 
 TINY = {"width": 16, "depth": 2, "heads": 2, "context": 8, "batch": 6, "steps": 3, "tokenizer": "characters"}
@@ -99,6 +99,14 @@ def test_the_loss_is_that_of_the_held_out_windows(tmp_path: Path) -> None:
     assert metrics["validation_loss"].n == len(rows)
     held = learner.data.files["held"]
     assert metrics["bits_per_character"].value == pytest.approx(float(expected) / np.log(2) * len(held.tokens) / held.characters, rel=1e-5)
+
+
+def test_the_last_measure_stays_a_small_part_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = _learner(tmp_path, [_text(2000)], context=8, batch=4, steps=60)  # learns from 1,920 tokens
+    monkeypatch.setattr(causal_learner, "LEAST_FINAL", 64)
+    assert learner.finish(learner.module)["validation_loss"].n == 192 // 8
+    learner.settings["steps"] = 1
+    assert learner.finish(learner.module)["validation_loss"].n == 64 // 8
 
 
 def test_a_pretrained_body_is_gone_on_from_with_its_vocabulary(tmp_path: Path) -> None:

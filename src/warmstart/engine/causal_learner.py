@@ -18,8 +18,10 @@ from warmstart.engine.corpus import Texts
 from warmstart.engine.learner import Corpus, Group, Phase, Picture, Plan, Setting
 from warmstart.engine.windows import Windows
 
-CURVE_TOKENS, FINAL_TOKENS, VALIDATION_TOKENS = 8_192, 2_000_000, 8_192
-"""Held-out tokens of a point of the curve, of the measure at the end, and at once."""
+CURVE_TOKENS, VALIDATION_TOKENS = 8_192, 8_192
+"""Held-out tokens of a point of the curve, and at once."""
+LEAST_FINAL, MOST_FINAL, FINAL_SHARE = 131_072, 2_000_000, 0.1
+"""Held-out tokens of the measure at the end: so many, as a share of the tokens learned from, so that it stays a small part of the run."""
 SAMPLES, SAMPLE_TOKENS = 3, 120
 
 
@@ -88,7 +90,9 @@ class CausalLearner:
 
     def finish(self, module: nn.Module) -> dict[str, Metric]:
         """Loss by token, in nats, and in bits by character: these two compare across vocabularies."""
-        rows = self.held.rows(max(1, FINAL_TOKENS // self.settings["context"]))
+        s = self.settings
+        wanted = min(MOST_FINAL, max(LEAST_FINAL, int(FINAL_SHARE * s["steps"] * s["batch"] * s["context"])))
+        rows = self.held.rows(max(1, wanted // s["context"]))
         losses = self._losses(module, rows)
         low, high = statistics.mean_interval(losses, bounds=(0.0, math.inf))
         value, file = float(losses.mean()), self.data.files["held"]
