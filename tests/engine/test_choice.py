@@ -159,7 +159,7 @@ def test_rungs_with_fewer_folds_are_compared_on_the_rows_that_both_have(bench: W
 
 
 def test_rungs_that_answered_other_rows_have_a_score_to_be_expected_on_all(bench: Workbench) -> None:
-    """The chosen rung may show a lower score than a cheaper one only where it answered harder rows, and then what is expected of it is more."""
+    """The chosen rung may show a lower score than a cheaper one where it answered harder rows, and then more is expected of it."""
     halves = [(np.arange(0), np.arange(N // 2)), (np.arange(0), np.arange(N // 2, N))]
     climbed = ladder.Ladder(bench=bench, splits=halves, clock=Clock(None), folder=Path("unused"))
     cheap = step(bench, "classic", [*range(20), *range(N // 2, N)])  # weak on the first half, perfect on the second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tiny_images import drawings, hf_backbone
 from warmstart.core import registry
 from warmstart.core.errors import CutRefused
 from warmstart.engine import finetune
@@ -116,3 +118,30 @@ def test_the_contrastive_phase_is_for_few_rows_of_one_label(bench: Workbench) ->
 def test_more_rows_fewer_passes() -> None:
     assert [finetune.epochs_for(n, after_contrast=False) for n in (10, 1920, 1_000_000)] == [8, 5, 3]
     assert [finetune.epochs_for(n, after_contrast=True) for n in (100, 1920)] == [0, 5]
+
+
+def test_a_body_that_is_far_from_home_is_read_at_more_points_and_moves_faster(tmp_path: Path, bench: Workbench) -> None:
+    """Of a body with batch norms the probe's search tells; one without, as those for text, is read at its end whatever the probe says."""
+    drawn, body = list(drawings(24, side=16)), hf_backbone("resnet", tmp_path / "body")
+    modality, labels = registry.create("modalities", "image"), sorted({label for _, label in drawn})
+    own = dataclasses.replace(
+        bench,
+        inputs=modality.load([(pixels,) for pixels, _ in drawn], folder=tmp_path, body=body),
+        targets=np.array([labels.index(label) for _, label in drawn]),
+        labels=tuple(labels),
+        modality=modality,
+        backbone_name=str(body),
+        measured={},
+        probes={},
+        hint_rows=np.arange(16),
+    )
+    train, end = np.arange(16), own.backbone.n_blocks
+    for points, rate in (((end,), finetune.LR), (tuple(range(end + 1)), finetune.FAR_LR)):
+        own.hint = (points, 1e-2)
+        settings = part("full", contrastive=2).plan(own, train=train, held=train, seconds=math.inf).settings
+        net = finetune.network_for(own, train, finetune.Course(**settings), Job("final", settings, 0, Pace(math.inf)))
+        assert net.head.points == points
+        assert finetune.rate(net, finetune.Course(**settings)) == rate
+        assert finetune.rate(net, finetune.Course(**settings | {"lr": 0.5})) == 0.5
+    bench.hint = (tuple(range(bench.backbone.n_blocks + 1)), 1e-2)
+    assert finetune.first_points(bench, 72) == (bench.backbone.n_blocks,)

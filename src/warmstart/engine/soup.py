@@ -94,7 +94,7 @@ def run(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job
             job.pace.replans.append((sums.courses, sums.courses))
             break
         longest = max(longest, time.perf_counter() - began)
-    trainable = sum(p.numel() for group in groups(start) for p in group.parameters) + finetune.head_size(start)
+    trainable = sum(p.numel() for group in groups(start, finetune.rate(start, how)) for p in group.parameters) + finetune.head_size(start)
     sums.average_into(start)
     note = f"{sums.courses} course{'s' if sums.courses != 1 else ''} averaged"
     found = finetune.fitted(bench, start, held, point=how.point, trainable=trainable, note=note, settings=job.settings)

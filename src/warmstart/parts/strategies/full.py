@@ -26,8 +26,8 @@ class Options:
     "passes over the training rows; None: by their number and the budget"
     contrastive: int | None = None
     "steps of a supervised contrastive phase before the head is fitted; None: 40 where labels are few"
-    lr: float = 2e-4
-    "peak learning rate of the last block"
+    lr: float | None = None
+    "peak learning rate of the last block; None: 2e-4, or 1e-3 where the head reads more of a body with batch norms than its end"
     decay: float = 1.0
     "factor on the learning rate from each block to the one below it"
     head_lr: float = 1e-3
@@ -58,8 +58,8 @@ class Part:
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
         from warmstart.engine import finetune
 
-        def groups(net: Any) -> Any:
-            return finetune.whole_body(net, lr=self.options.lr, decay=self.options.decay, weight_decay=self.options.weight_decay)
+        def groups(net: Any, lr: float) -> Any:
+            return finetune.whole_body(net, lr=lr, decay=self.options.decay, weight_decay=self.options.weight_decay)
 
         return finetune.run(bench, train, held, job, prepare=finetune.nothing, groups=groups, finish=finetune.nothing)
 

@@ -66,7 +66,7 @@ class Part:
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
         from warmstart.engine import finetune
 
-        def groups(net: Any) -> Any:
+        def groups(net: Any, _: float) -> Any:
             adapters = [p for name, p in finetune.plain_body(net).named_parameters() if "lora_" in name]
             return finetune.sequence([adapters], lr=self.options.lr, decay=1.0, weight_decay=self.options.weight_decay)
 

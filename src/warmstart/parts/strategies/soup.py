@@ -32,8 +32,8 @@ class Options:
     "pooled: linear in the mean over tokens of the final state; native: the architecture's own, which transformers.pipeline opens"
     epochs: float | None = None
     "passes over the training rows in each course; None: two thirds of those of full"
-    lr: float = 2e-4
-    "peak learning rate of the last block"
+    lr: float | None = None
+    "peak learning rate of the last block; None: 2e-4, or 1e-3 where the head reads more of a body with batch norms than its end"
     decay: float = 1.0
     "factor on the learning rate from each block to the one below it"
     head_lr: float = 1e-3
@@ -82,8 +82,8 @@ class Part:
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
         from warmstart.engine import finetune, soup
 
-        def groups(net: Any) -> Any:
-            return finetune.whole_body(net, lr=self.options.lr, decay=self.options.decay, weight_decay=self.options.weight_decay)
+        def groups(net: Any, lr: float) -> Any:
+            return finetune.whole_body(net, lr=lr, decay=self.options.decay, weight_decay=self.options.weight_decay)
 
         return soup.run(bench, train, held, job, groups=groups)
 

@@ -35,8 +35,8 @@ class Options:
     "passes over the training rows; None: by their number and the budget"
     contrastive: int | None = None
     "steps of a supervised contrastive phase before the head is fitted; None: 40 where labels are few"
-    lr: float = 2e-4
-    "peak learning rate of the blocks"
+    lr: float | None = None
+    "peak learning rate of the blocks; None: 2e-4, or 1e-3 where the head reads more of a body with batch norms than its end"
     head_lr: float = 1e-3
     "peak learning rate of the head"
     weight_decay: float = 0.01
@@ -90,9 +90,9 @@ class Part:
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
         from warmstart.engine import finetune
 
-        def groups(net: Any) -> Any:
+        def groups(net: Any, lr: float) -> Any:
             blocks = finetune.blocks_from(net, job.settings["point"])
-            return finetune.sequence(blocks, lr=self.options.lr, decay=1.0, weight_decay=self.options.weight_decay)
+            return finetune.sequence(blocks, lr=lr, decay=1.0, weight_decay=self.options.weight_decay)
 
         return finetune.run(bench, train, held, job, prepare=finetune.nothing, groups=groups, finish=finetune.nothing)
 
