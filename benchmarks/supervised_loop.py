@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from warmstart.core import registry
-from warmstart.engine import device, image_files, loop
+from warmstart.engine import device, idx, loop
 from warmstart.engine.classes import Classes
 from warmstart.engine.learner import Setting
 
@@ -102,7 +102,7 @@ def main() -> None:
     given = parser.parse_args()
     sources = sorted(p for p in Path(given.data).rglob("*") if p.is_file())
     if not sources:
-        table = image_files.read_idx(Path(given.data))
+        table = idx.read(Path(given.data))
         sources = table.columns["image"] if table is not None else []
     precision = device.dtype("auto", torch.device("cpu"))
     row: dict[str, Any] = {"data": Path(given.data).name, "network": given.network, "epochs": given.epochs, "precision": str(precision)}

@@ -12,8 +12,8 @@ import torch
 
 from warmstart.core import registry
 from warmstart.core.errors import BadOption, OutOfTime
-from warmstart.engine import finetune, soup
-from warmstart.engine.clock import Pace
+from warmstart.engine import finetune, ladder, rungs, soup
+from warmstart.engine.clock import Clock, Pace
 from warmstart.engine.job import Fitted, Job
 from warmstart.engine.workbench import Workbench
 from warmstart.testing import tiny_bench
@@ -73,8 +73,11 @@ def test_as_many_courses_as_there_is_time_for(bench: Workbench) -> None:
 
     whole = part().plan(bench, train=TRAIN, held=HELD, seconds=math.inf)
     one = whole.seconds / (whole.settings["courses"] - 1)  # it counts on the full rung's network
-    assert whole.settings["courses"] == soup.LEAST
-    assert courses(one * 2.9) is None
+    assert whole.settings["courses"] == soup.USUAL
+    least = part().smallest().plan(bench, train=TRAIN, held=HELD, seconds=math.inf)
+    assert least.seconds == pytest.approx(one * (soup.LEAST - 1), rel=0.2)
+    assert courses(one * 1.9) is None
+    assert courses(one * 2.1) == 2
     assert courses(one * 4.1) == 4
     assert courses(one * 99) == soup.MOST
     assert courses(one * 2.9, courses=2) == 2
@@ -142,11 +145,11 @@ def test_the_full_rung_is_the_first_course(bench: Workbench) -> None:
     strategy = registry.create("strategies", "full", options={"epochs": 1, "contrastive": 0})
     plan = strategy.plan(bench, train=TRAIN, held=HELD, seconds=math.inf)
     full = strategy.fit(bench, TRAIN, HELD, Job("fold0", plan.settings, 0, Pace(math.inf)))
-    alone = part(courses=soup.LEAST).plan(bench, train=TRAIN, held=HELD, seconds=math.inf)
+    alone = part(courses=soup.USUAL).plan(bench, train=TRAIN, held=HELD, seconds=math.inf)
     bench.fitted["full"] = full.predictor
     try:
-        shared = part(courses=soup.LEAST).plan(bench, train=TRAIN, held=HELD, seconds=math.inf)
-        assert shared.seconds / alone.seconds == pytest.approx((soup.LEAST - 1) / soup.LEAST, rel=0.2)
+        shared = part(courses=soup.USUAL).plan(bench, train=TRAIN, held=HELD, seconds=math.inf)
+        assert shared.seconds / alone.seconds == pytest.approx((soup.USUAL - 1) / soup.USUAL, rel=0.2)
         one = cook(bench, pace=Pace(0.0, may_grow=True))  # no time for a second course
         assert "1 course averaged" in one.note
         np.testing.assert_array_equal(one.held_logits, full.held_logits)
@@ -163,6 +166,22 @@ def test_with_many_rows_it_goes_before_the_tails(bench: Workbench, monkeypatch: 
     monkeypatch.setattr(bench, "hint_rows", np.arange(tail.MANY))
     many = [rung for name in ("full", "soup", "tail") for rung in _rungs(name, bench)]
     assert [label.split()[0] for label, _ in sorted(many, key=lambda rung: rung[1].worth)] == ["full", "soup", "tail", "tail"]
+
+
+def test_a_smaller_soup_is_kept_where_a_usual_one_does_not_fit(bench: Workbench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from warmstart.parts.strategies import tail
+
+    monkeypatch.setattr(bench, "hint_rows", np.arange(tail.MANY))
+    climb = ladder.Ladder(bench=bench, splits=[(TRAIN, HELD)], clock=Clock(None), folder=tmp_path)
+    full, cooked, *tails = [rungs.Candidate(label, one) for name in ("full", "soup", "tail") for label, one in _rungs(name, bench)]
+    course = rungs.total(climb, [cooked]) / (soup.USUAL - 1)
+
+    def kept(courses: float) -> list[str]:
+        return [r.label for r in rungs.affordable(climb, [*tails, full, cooked], rungs.total(climb, [full]) + courses * course)]
+
+    assert "soup" in kept(1.2)
+    assert "soup" not in kept(0.8)
+    assert kept(0.8)[-1] == "full"
 
 
 def _rungs(name: str, bench: Workbench) -> list[tuple[str, Any]]:

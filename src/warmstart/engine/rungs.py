@@ -80,12 +80,14 @@ def affordable(ladder: Ladder, rungs: Sequence[Candidate], seconds: float) -> li
     """Those of the rungs that move the body whose full courses fit into ``seconds`` together, in their order.
 
     The worthiest (``worth``, lower first) is kept even where it must be shortened: one rung with all the time there is beats
-    several starved ones.
+    several starved ones. One that is still whole when it is smaller (``smallest``: fewer courses of a soup) goes before others of less worth.
     """
     kept: list[Candidate] = []
     left = seconds
     for rung in sorted(rungs, key=lambda r: r.strategy.worth):
         cost = total(ladder, [rung])
+        if cost > left and hasattr(rung.strategy, "smallest"):
+            cost = total(ladder, [Candidate(rung.label, rung.strategy.smallest())])
         if not kept or cost <= left:
             kept.append(rung)
             left -= cost

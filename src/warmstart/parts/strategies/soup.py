@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +27,7 @@ class Options:
     """What can be set."""
 
     courses: int | None = None
-    "how many fine-tuned models are averaged; None: as many as there is time for, at least 3"
+    "how many fine-tuned models are averaged; None: as many as there is time for, at least 2"
     head: Literal["pooled", "native"] = "pooled"
     "pooled: linear in the mean over tokens of the final state; native: the architecture's own, which transformers.pipeline opens"
     epochs: float | None = None
@@ -64,20 +64,28 @@ class Part:
         if options.courses is not None and options.courses < 1:
             raise BadOption(f"soup.courses = {options.courses}", "1 or more", "correct the value")
         self.options = options
+        self.usual: int | None = None
 
     def variants(self, bench: Workbench) -> list[tuple[str, Part]]:
         """The rung that the ladder climbs; none where rows are scarce, not time."""
         return [(self.name, self)] if len(bench.hint_rows) >= MANY or self.options.courses is not None else []
 
-    def plan(self, bench: Workbench, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float) -> Plan | None:
-        from dataclasses import replace
+    def smallest(self) -> Part:
+        """The same, that plans as few courses as are worth having where their number was left open."""
+        from warmstart.engine import soup
 
+        found = Part(self.options)
+        found.usual = soup.LEAST
+        return found
+
+    def plan(self, bench: Workbench, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float) -> Plan | None:
         from warmstart.engine import finetune, soup
 
+        usual = self.usual or soup.USUAL
         wanted = finetune.course(bench, self.options, point=0, n_train=len(train))
         if self.options.epochs is None:
             wanted = replace(wanted, epochs=wanted.epochs * 2 / 3)
-        return soup.plan(bench, wanted, train=train, held=held, seconds=seconds, cost=1.15, courses=self.options.courses)
+        return soup.plan(bench, wanted, train=train, held=held, seconds=seconds, cost=1.15, courses=self.options.courses, usual=usual)
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
         from warmstart.engine import finetune, soup
