@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.engine import batches
+from tiny_images import hf_backbone
+from warmstart.engine import batches, store
 
 LENGTHS = st.lists(st.integers(1, 600), min_size=0, max_size=300)
 
@@ -54,3 +57,8 @@ def test_shuffling_mixes_neighbours_and_wastes_little() -> None:
     assert companions[0] != companions[1]
     used = sum(len(part) * int(lengths[part].max()) for part in epochs[0])
     assert used < 1.35 * lengths.sum()
+
+
+def test_bodies_of_convolutions_run_in_smaller_batches(tmp_path: Path) -> None:
+    found = {name: batches.frozen_tokens(store.load_body(hf_backbone(name, tmp_path / name))) for name in ("vit", "resnet", "mobilenet")}
+    assert found == {"vit": batches.FROZEN_TOKENS, "resnet": batches.FROZEN_MAPS, "mobilenet": batches.FROZEN_MAPS}

@@ -10,12 +10,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 TOKENS = 1024
 """Padded tokens a batch: large enough to fill the matrix units, small enough to stay in the cache of two cores."""
 
 FROZEN_TOKENS = 4096
 """The same where nothing is trained: fewer small batches (4 % faster than 1,024 on SST-2, the same on long texts)."""
+
+FROZEN_MAPS = 1024
+"""The same for bodies of convolutions, whose first maps are many times as large as a token's state. On one core with AVX2, in float32,
+MobileNetV2 takes 31 ms for a photograph in such batches and 80 ms in those of 4,096, a ResNet-20 2.3 and 3.9 ms, YAMNet 3.8 and 5.4."""
 
 
 def padded(length: int) -> int:
@@ -26,6 +31,12 @@ def padded(length: int) -> int:
     """
     step = 2 if length <= 32 else 4 if length <= 64 else 8 if length <= 128 else 16
     return -(-length // step) * step
+
+
+def frozen_tokens(body: nn.Module) -> int:
+    """Padded tokens a batch of a body in which nothing is trained."""
+    kernels = [t for t in (*body.parameters(), *body.buffers()) if t.ndim == 4 and t.device.type == "cpu"]
+    return FROZEN_MAPS if len(kernels) > 1 else FROZEN_TOKENS  # a transformer for images has one, for its patches
 
 
 def uniform(lengths: Sequence[int] | NDArray[np.int64], *, tokens: int = FROZEN_TOKENS) -> list[tuple[NDArray[np.int64], int]]:

@@ -80,7 +80,8 @@ def affordable(ladder: Ladder, rungs: Sequence[Candidate], seconds: float) -> li
     """Those of the rungs that move the body whose full courses fit into ``seconds`` together, in their order.
 
     The worthiest (``worth``, lower first) is kept even where it must be shortened: one rung with all the time there is beats
-    several starved ones. One that is still whole when it is smaller (``smallest``: fewer courses of a soup) goes before others of less worth.
+    several starved ones. One that is still whole when it is smaller (``smallest``: fewer courses of a soup) goes before others of less
+    worth.
     """
     kept: list[Candidate] = []
     left = seconds

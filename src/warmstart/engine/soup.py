@@ -30,8 +30,8 @@ from warmstart.engine.network import Network, PooledHead
 from warmstart.engine.workbench import Workbench
 
 LEAST, USUAL, MOST = 2, 3, 10
-"""Courses in a soup: fewer are none, so many are planned with all the time there is, and beyond so many a further one changes little. On SST-2
-two courses averaged were 0.7 points better than each, four 1.1."""
+"""Courses in a soup: fewer are none, so many are planned with all the time there is, and beyond so many a further one changes little. On
+SST-2 two courses averaged were 0.7 points better than each, four 1.1."""
 
 STARTER = "full"
 """The rung whose network is the first course, where it was climbed: it began alike, and has been paid for."""
