@@ -189,6 +189,22 @@ def test_the_budget_shortens_a_run_and_the_record_repeats_it(tmp_path: Path) -> 
     assert_same(bits(first), bits(again))
 
 
+def test_a_run_that_turns_out_quicker_grows_early_and_the_record_repeats_it(tmp_path: Path) -> None:
+    def phases(most: int) -> Tiny:
+        learner = Tiny(steps=(20,))
+        learner.phases = lambda: [Phase("a", 20, most=most)]  # type: ignore[method-assign]
+        return learner
+
+    first, again = phases(60), phases(60)
+    outcome = drive(first, tmp_path / "a", seconds=30.0)
+    assert outcome.steps == 60
+    assert outcome.replans["a"][0][0] <= loop.GROWS * 20
+    assert drive(again, tmp_path / "b", replans=outcome.replans).steps == 60
+    assert_same(bits(first), bits(again))
+    assert drive(phases(0), tmp_path / "c", seconds=30.0).steps == 20
+    assert drive(phases(60), tmp_path / "d").steps == 20, "without a budget a plan stays as it is"
+
+
 def test_schedule() -> None:
     phase = Phase("p", 100, warmup=0.1, cooldown=0.4, floor=0.1)
     factors = [loop.factor_of(phase, step, 100) for step in range(100)]

@@ -57,7 +57,8 @@ class CausalLearner:
 
     def phases(self) -> Sequence[Phase]:
         s = self.settings
-        return [Phase("gpt", s["steps"], warmup=s["warmup"], cooldown=s["cooldown"], decay=s["decay"], floor=s["floor"])]
+        falling = {"cooldown": s["cooldown"], "decay": s["decay"], "floor": s["floor"]}
+        return [Phase("gpt", s["steps"], warmup=s["warmup"], most=s.get("most_steps", 0), **falling)]
 
     def begin(self, phase: int) -> None:
         """Nothing to start from."""

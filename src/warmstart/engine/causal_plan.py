@@ -169,7 +169,8 @@ def _steps(learner: CausalLearner) -> int:
             "give more time, a smaller --size, or a smaller objective.batch",
         )
     settings["seconds_per_step"] = each
-    return min(fits, max(LEAST_STEPS, math.ceil(MOST_PASSES * passes)))
+    settings["most_steps"] = max(LEAST_STEPS, math.ceil(MOST_PASSES * passes))
+    return min(fits, int(settings["most_steps"]))
 
 
 def _plan(learner: CausalLearner) -> Plan:

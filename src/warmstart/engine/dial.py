@@ -13,8 +13,13 @@ from warmstart.engine.learner import Setting
 from warmstart.engine.working import Working
 
 
+MEASURING = 0.03
+"""Of the time for training, measuring the speed takes about this much at most: where steps are slow, fewer of them must do."""
+
+
 def seconds_per_step(learner: Learner, setting: Setting, *, steps: int = 3, phase: int = 0) -> float:
-    """Median wall seconds of a real training step, optimiser and copy of the weights included; one more is taken before, untimed.
+    """Median wall seconds of a real training step, optimiser and copy of the weights included; one more is taken before, which counts only
+    where there is no time for others.
 
     The weights are put back as they were, and torch's random state is left alone.
     """
@@ -35,6 +40,8 @@ def seconds_per_step(learner: Learner, setting: Setting, *, steps: int = 3, phas
             if setting.device.type == "cuda":
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - began)
+            if setting.seconds is not None and sum(taken) > MEASURING * setting.seconds:
+                break
     module.load_state_dict(before)
     for parameter in module.parameters():
         parameter.grad = None

@@ -27,6 +27,8 @@ from warmstart.engine.parallel import Crew
 from warmstart.engine.sharded import Sharded
 from warmstart.engine.working import Working
 
+GROWS = 0.5
+"""Share of its steps after which a phase grows no more."""
 VALIDATIONS, ROWS, CHECKPOINTS = 20, 400, 40
 """How often a phase is validated (at most), adds a row to its curves, and can be resumed from."""
 VALIDATION_SHARE = 0.1
@@ -165,7 +167,7 @@ class _Run:
         with tqdm(
             total=state.total, initial=state.step, desc=phase.name, unit="step", disable=None if self.how.progress else True, leave=False
         ) as bar:
-            while state.step < (total := int(self.how.crew.agree(pace.total(state.step, state.total)))):
+            while state.step < (total := int(self.how.crew.agree(pace.total(state.step, state.total, self._most(phase))))):
                 state.total = bar.total = total
                 state.replans[phase.name] = list(pace.replans)
                 self._one(phase, bar)
@@ -302,7 +304,11 @@ class _Run:
             return Pace(math.inf, list(recorded), follow)
         left = self.how.seconds - self.state.seconds
         to_come = [self.state.total - self.state.step, *(p.steps for p in self.phases[self.state.phase + 1 :])]
-        return Pace(max(0.0, left) * to_come[0] / max(1, sum(to_come)), list(recorded))
+        return Pace(max(0.0, left) * to_come[0] / max(1, sum(to_come)), list(recorded), may_grow=phase.most > 0)
+
+    def _most(self, phase: Phase) -> int:
+        """Steps that a phase may grow to now; none late in it, where the learning rate has fallen."""
+        return phase.most if self.state.step <= GROWS * self.state.total else 0
 
     def _newest(self) -> Checkpoint | None:
         """The last checkpoint, which all processes have read before any of them writes the next one."""

@@ -84,7 +84,8 @@ class MaskedLearner:
 
     def phases(self) -> Sequence[Phase]:
         """One: a short rise of the learning rate, then a straight line to zero."""
-        return [Phase("bert", self.settings["steps"], warmup=self.settings["warmup"], cooldown=1 - self.settings["warmup"])]
+        s = self.settings
+        return [Phase("bert", s["steps"], warmup=s["warmup"], cooldown=1 - s["warmup"], most=s.get("most_steps", 0))]
 
     def begin(self, phase: int) -> None:
         """Nothing: the weights were drawn when the learner was made."""

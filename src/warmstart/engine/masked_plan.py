@@ -231,17 +231,21 @@ def _schedule(options: Any, setting: Setting, learner: MaskedLearner, clock: Clo
                 "give more time, a smaller --size, or a smaller --set objective.batch=...",
             )
     settings["steps"] = steps
+    settings["most_steps"] = LIMIT_EPOCHS * epoch if setting.seconds is not None and options.steps is None else 0
     if options.dropout is None:
         settings["dropout"] = DROPOUT if steps > DROPOUT_FROM * epoch else 0.0
     return learner
 
 
 def _measured(learner: MaskedLearner, setting: Setting) -> float:
-    """Seconds a token takes in a step of as many tokens as are computed at a time."""
+    """Seconds a token takes in a step of as many tokens as are computed at a time; of fewer, where these take long enough already."""
     settings = learner.settings
     part = min(settings["batch"], settings["at_once"])
-    small = learner.with_batch(part)
-    return float(dial.seconds_per_step(small, setting, steps=2) / part)
+    few = min(part, SMALLEST_BATCH)
+    found = dial.seconds_per_step(learner.with_batch(few), setting, steps=2) / few
+    if few < part and (setting.seconds is None or 3 * part * found <= dial.MEASURING * setting.seconds):
+        found = dial.seconds_per_step(learner.with_batch(part), setting, steps=2) / part
+    return float(found)
 
 
 def _planned(learner: MaskedLearner, setting: Setting, notes: list[str]) -> MaskedLearner:
