@@ -12,7 +12,6 @@ from warmstart.engine import optimizers
 from warmstart.engine.learner import Setting
 from warmstart.engine.working import Working
 
-
 MEASURING = 0.03
 """Of the time for training, measuring the speed takes about this much at most: where steps are slow, fewer of them must do."""
 

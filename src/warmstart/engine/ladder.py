@@ -260,7 +260,8 @@ class Ladder:
         job = self._job(step, name, fold, self._allowance(step, fold))
         fitted = step.strategy.fit(self.bench, self._learned(step.strategy, train), held, job)
         if self.single:
-            step.predictor = self.bench.fitted[step.label] = fitted.predictor
+            step.predictor = fitted.predictor
+            self.bench.fitted[step.label] = (fitted.predictor, step.settings)
             fitted.predictor.save(self._folder(step) / "fitted", labels=self.bench.labels, temperature=1.0)
         numbers = {
             "seconds": time.perf_counter() - began,
@@ -336,10 +337,11 @@ class Ladder:
         if self.single:
             from warmstart.core import registry
 
-            step.predictor = self.bench.fitted[step.label] = registry.module("strategies", step.strategy.name).load(
+            step.predictor = registry.module("strategies", step.strategy.name).load(
                 self._folder(step) / "fitted",
                 modality=self.bench.modality,
                 device=self.bench.device,
                 precision=self.bench.precision,
                 max_length=self.bench.max_length,
             )
+            self.bench.fitted[step.label] = (step.predictor, step.settings)

@@ -59,8 +59,8 @@ class Phase:
     """One stretch of training with its own parameters. Most objectives have one; a deep belief network has one for each layer.
 
     The learning rate rises linearly over the first ``warmup`` of the steps, stays, and falls over the last ``cooldown`` of them by
-    ``decay`` to ``floor`` times its peak; ``cooldown = 1 - warmup`` falls all the way, 0 never. Within a budget a phase whose steps turn out
-    quicker than planned may go on to ``most`` steps.
+    ``decay`` to ``floor`` times its peak; ``cooldown = 1 - warmup`` falls all the way, 0 never. Within a budget a phase whose steps
+    turn out quicker than planned may go on to ``most`` steps.
     """
 
     name: str

@@ -59,10 +59,12 @@ def plan(
     Where the rung ``STARTER`` left its network, that is the first of them. With all the time there is (infinite ``seconds``) it would be
     ``usual``: what a soup takes beyond them is time that no other rung wants.
     """
+    starter = STARTER if STARTER in bench.fitted else ""
+    if starter:  # which began with a head of so many rows: others can be averaged with it only if theirs standardise alike
+        wanted = replace(wanted, probe_rows=bench.fitted[starter][1]["probe_rows"])
     one = finetune.plan(bench, wanted, train=train, held=held, seconds=math.inf, cost=cost)
     if one is None:
         return None
-    starter = STARTER if STARTER in bench.fitted else ""
     fitting = usual if math.isinf(seconds) else int(seconds / one.seconds) + bool(starter)
     chosen = courses if courses is not None and math.isinf(seconds) else min(courses or MOST, fitting)
     if chosen < (courses or LEAST):
@@ -88,7 +90,7 @@ def run(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job
     how = Course(**settings)
     start = finetune.network_for(bench, train, how, job)
     sums = _Sums(None if job.folder is None else job.folder / f"{job.name}.soup.safetensors")
-    if not sums.courses and starter and _alike(start, network := bench.fitted[starter].network):
+    if not sums.courses and starter and _alike(start, network := bench.fitted[starter][0].network):
         sums.add(network)
     longest = 0.0
     if not job.pace.follow:
