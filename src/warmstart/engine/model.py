@@ -215,7 +215,7 @@ def load(folder: Path, *, device: str = "auto", precision: str = "auto") -> Mode
         folder,
         modality=modality,
         device=where,
-        precision=devices.dtype(precision if precision != "auto" else settings["precision"], where),
+        precision=devices.served(precision, settings["precision"], where),
         max_length=settings["max_length"],
     )
     return Model(folder, card, modality, task, predictor)

@@ -25,9 +25,9 @@ def pack(body: nn.Module) -> nn.Module:
     """Give every bfloat16 linear layer on the CPU a packed copy of its weight to predict with; the body is changed and returned.
 
     The results have the same bits; MiniLM embeds SST-2 a tenth to a quarter faster (two cores, AVX-512). Only for bodies that are not
-    trained any more: a packed copy does not follow its weight. Without oneDNN nothing is packed.
+    trained any more: a packed copy does not follow its weight. Without oneDNN, or where it knows no bfloat16 (AVX2), nothing is packed.
     """
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):  # type: ignore[no-untyped-call]
         return body
     for layer in body.modules():
         if type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16 and layer.weight.device.type == "cpu":

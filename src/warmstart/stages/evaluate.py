@@ -31,7 +31,7 @@ def run(
         column: Role to column, where it cannot be inferred.
         skip_bad: Leave out rows that cannot be used.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        precision: ``auto`` is what the model was adapted in.
+        precision: ``auto`` is what the model was adapted in, or float32 where bfloat16 is slow.
         seed: Of the resampling behind the intervals.
         quiet: No progress.
         command: The command as typed, for the report.
