@@ -115,6 +115,30 @@ class Ladder:
             self.bench.deadline = math.inf
         return step
 
+    def widened(self, step: Step) -> Step:
+        """A rung that made do with less for others, of which nothing came: on more splits or rows, where there is time for that now."""
+        found = None if self.follow is not None else self._affordable(step.strategy, self.left())
+        if found is None or found[1] < step.folds or (found[1], found[0].settings) == (step.folds, step.settings) or found[0].shortened:
+            return step
+        plan, folds = found
+        wide = Step(step.label, step.strategy, dict(plan.settings), folds, plan.seconds * folds)
+        self._write_plan(wide)
+        before = self.bench.probe_rows, self.bench.hint, self.bench.probes
+        if wide.settings != step.settings:
+            self.bench.probe_rows, self.bench.hint, self.bench.probes = wide.settings.get("rows"), None, {}
+            for path in self._folder(step).glob("fold*"):
+                path.unlink()
+        self._announce(wide)
+        try:
+            self._fits(wide, None)
+        except (TrainingFailed, OutOfTime):
+            self._write_plan(step)
+            self.bench.probe_rows, self.bench.hint, self.bench.probes = before
+            return step
+        finally:
+            self.bench.deadline = math.inf
+        return wide
+
     def refit(self, step: Step) -> Predictor:
         """The rung's model: that of the single split, or a new fit on all rows with the same settings."""
         if step.predictor is not None:

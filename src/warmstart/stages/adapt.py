@@ -209,7 +209,7 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rival
     below = [_climb_probe(ladder, rung, kept, starved=starved) for rung in probes]
     above = _climb_favourite(ladder, movers, [*rivals, *below]) if few else _climb_movers(ladder, movers, kept)
     if starved and not any(step.folds for step in above):  # nothing came of what its time was kept for
-        below = [step if step.folds else ladder.climb(step.label, step.strategy, seconds=ladder.left()) for step in below]
+        below = [ladder.widened(step) if step.folds else ladder.climb(step.label, step.strategy, seconds=ladder.left()) for step in below]
     return below + above
 
 
