@@ -121,7 +121,7 @@ def test_more_rows_fewer_passes() -> None:
 
 
 def test_a_body_that_is_far_from_home_is_read_at_more_points_and_moves_faster(tmp_path: Path, bench: Workbench) -> None:
-    """Of a body with batch norms the probe's search tells; one without, as those for text, is read at its end whatever the probe says."""
+    """Of a convolutional body the probe's search tells; one without, as those for text, is read at its end whatever the probe says."""
     drawn, body = list(drawings(24, side=16)), hf_backbone("resnet", tmp_path / "body")
     modality, labels = registry.create("modalities", "image"), sorted({label for _, label in drawn})
     own = dataclasses.replace(

@@ -27,7 +27,7 @@ class Options:
     contrastive: int | None = None
     "steps of a supervised contrastive phase before the head is fitted; None: 40 where labels are few"
     lr: float | None = None
-    "peak learning rate of the last block; None: 2e-4, or 1e-3 where the head reads more of a body with batch norms than its end"
+    "peak learning rate of the last block; None: 2e-4, or 1e-3 where the head reads more of a convolutional body than its end"
     decay: float = 1.0
     "factor on the learning rate from each block to the one below it"
     head_lr: float = 1e-3
