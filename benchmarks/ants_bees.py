@@ -22,8 +22,8 @@ import weights
 DATA = corpora.DATA / "ants_bees"
 FROZEN, WHOLE = "loop, body frozen", "loop, all layers"
 METHODS: dict[str, tuple[str, Sequence[str]]] = {
-    "linear_probe": ("60s", ["--strategy", "linear_probe"]),
-    "linear_probe, 4 views": ("60s", ["--strategy", "linear_probe", "--views", "4"]),
+    "linear_probe": ("2m", ["--strategy", "linear_probe"]),
+    "linear_probe, 4 views": ("2m", ["--strategy", "linear_probe", "--views", "4"]),
     "ladder": ("60s", []),
     "long ladder": ("4m", []),
     "full": ("4m", ["--strategy", "full"]),
