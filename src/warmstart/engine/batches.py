@@ -39,6 +39,11 @@ def frozen_tokens(body: nn.Module) -> int:
     return FROZEN_MAPS if len(kernels) > 1 else FROZEN_TOKENS  # a transformer for images has one, for its patches
 
 
+def frozen(lengths: Sequence[int] | NDArray[np.int64], body: nn.Module) -> list[tuple[NDArray[np.int64], int]]:
+    """``uniform`` batches for a pass through a body in which nothing is trained."""
+    return uniform(lengths, tokens=frozen_tokens(body))
+
+
 def uniform(lengths: Sequence[int] | NDArray[np.int64], *, tokens: int = FROZEN_TOKENS) -> list[tuple[NDArray[np.int64], int]]:
     """Positions of all examples in batches of one padded length each, and that length."""
     sizes = np.array([padded(int(n)) for n in lengths], dtype=np.int64)

@@ -40,8 +40,8 @@ class Scored:
 
     def by_row(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Each different row once, with its mean score."""
-        rows, place, counts = np.unique(self.rows, return_inverse=True, return_counts=True)
-        return rows, np.bincount(place, self.scores) / counts
+        sums, counts = statistics.by_cluster(self.scores, self.rows)
+        return np.unique(self.rows), sums / counts
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,11 @@ def _levels(scored: Sequence[Scored]) -> tuple[dict[str, Metric], set[str]]:
     every = known[wide[0].step.label][0]
     easy = np.mean([known[s.step.label][1] for s in helpers], 0)
     found, fewer = {}, {s.step.label for s in scored} - {s.step.label for s in wide}
-    for s in scored:
-        rows, scores = known[s.step.label]
-        whole = statistics.mean_metric(scores) if s.step.label not in fewer else None
-        found[s.step.label] = whole or statistics.expected_mean(scores, easy[np.searchsorted(every, rows)], easy)
+    for label, (rows, scores) in known.items():
+        if label in fewer:
+            found[label] = statistics.expected_mean(scores, easy[np.searchsorted(every, rows)], easy)
+        else:
+            found[label] = statistics.mean_metric(scores)
     return found, fewer
 
 

@@ -82,7 +82,7 @@ class Options(Protocol):
 
 
 Groups = Callable[[Network, float], list[master_weights.Group]]
-"""Which parameters of the body move, at this peak rate where the options name none; the head is added."""
+"""Which parameters of the body move, at this peak rate; the head is added."""
 
 
 def course(bench: Workbench, options: Options, *, point: int, n_train: int) -> Course:

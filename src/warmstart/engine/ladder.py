@@ -118,16 +118,19 @@ class Ladder:
     def widened(self, step: Step) -> Step:
         """A rung that made do with less for others, of which nothing came: on more splits or rows, where there is time for that now."""
         found = None if self.follow is not None else self._affordable(step.strategy, self.left())
-        if found is None or found[1] < step.folds or (found[1], found[0].settings) == (step.folds, step.settings) or found[0].shortened:
+        if found is None:
             return step
         plan, folds = found
+        same = plan.settings == step.settings
+        if plan.shortened or folds < step.folds or (same and folds == step.folds):
+            return step
         wide = Step(step.label, step.strategy, dict(plan.settings), folds, plan.seconds * folds)
-        self._write_plan(wide)
         before = self.bench.probe_rows, self.bench.hint, self.bench.probes
-        if wide.settings != step.settings:
+        if not same:
             self.bench.probe_rows, self.bench.hint, self.bench.probes = wide.settings.get("rows"), None, {}
             for path in self._folder(step).glob("fold*"):
-                path.unlink()
+                path.unlink()  # before the plan is written: a run that is resumed in between must not take them for the new ones
+        self._write_plan(wide)
         self._announce(wide)
         try:
             self._fits(wide, None)

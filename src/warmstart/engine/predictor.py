@@ -57,11 +57,10 @@ class NetworkPredictor:
     def logits(self, values: Sequence[Input], *, quiet: bool = True) -> NDArray[np.float32]:
         """(N, C), or compact answers, in the order of ``values``, in bounded memory: rows go through in windows, sorted by length."""
         found: list[NDArray[np.float32]] = []
-        tokens = batches.frozen_tokens(self.network.body)
         with tqdm(total=len(values), desc="predict", unit="row", disable=True if quiet else None, leave=False) as bar:
             for encoded in encodings.windows(self.encoder, values):
                 parts, order = [], []
-                for part, length in batches.uniform([self.encoder.size(e) for e in encoded], tokens=tokens):
+                for part, length in batches.frozen([self.encoder.size(e) for e in encoded], self.network.body):
                     chosen = self.encoder.collate([encoded[int(i)] for i in part], length=length)
                     outputs = self.serving({k: v.to(self.device) for k, v in chosen.items()}).float()
                     structured = self.network.structured

@@ -149,7 +149,7 @@ def neighbours(
     encoded = bench.encoder.encode(values)
     asked = torch.empty(len(values), bench.width)
     with torch.inference_mode():
-        for part, length in batches.uniform([bench.encoder.size(e) for e in encoded], tokens=batches.frozen_tokens(bench.backbone.model)):
+        for part, length in batches.frozen([bench.encoder.size(e) for e in encoded], bench.backbone.model):
             chosen = bench.encoder.collate([encoded[int(i)] for i in part], length=length)
             batch = {k: v.to(bench.device) for k, v in chosen.items()}
             asked[part] = network.pooled_states(bench.backbone.frozen, bench.backbone.frozen_trunk, batch)[:, -1].cpu()

@@ -52,7 +52,7 @@ def plan(
     seconds: float,
     cost: float,
     courses: int | None,
-    usual: int = USUAL,
+    usual: int,
 ) -> Plan | None:
     """As many whole courses as ``seconds`` allow, or so many as were asked for; None where fewer than ``LEAST`` fit.
 

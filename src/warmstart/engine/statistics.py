@@ -46,7 +46,7 @@ def standard_error(scores: ArrayLike, clusters: ArrayLike | None = None) -> floa
     Returns:
         0.5 for a single example: nothing is known of the spread, and more is not possible.
     """
-    sums, sizes = _by_cluster(scores, clusters)
+    sums, sizes = by_cluster(scores, clusters)
     m = len(sums)
     if m < 2:
         return LONE_STANDARD_ERROR
@@ -178,7 +178,7 @@ def paired(a_scores: ArrayLike, b_scores: ArrayLike, *, seed: int, clusters: Arr
         ``[0, 0]``, and anything else allows for the share of unlike examples that so few may have missed (Clopper & Pearson 1934).
     """
     gaps = np.asarray(a_scores, np.float64) - np.asarray(b_scores, np.float64)
-    sums, sizes = _by_cluster(gaps, clusters)
+    sums, sizes = by_cluster(gaps, clusters)
     difference, m = float(gaps.mean()), len(sums)
     if np.ptp(sums / sizes) < NO_SPREAD:
         missed = proportion(0, m)[1] if difference else 0.0
@@ -231,7 +231,7 @@ def _draw(rng: np.random.Generator, cells: NDArray[np.int64], size: int) -> NDAr
     return np.stack([np.bincount(kinds[rng.integers(n, size=n)], minlength=len(cells)) for _ in range(size)])
 
 
-def _by_cluster(scores: ArrayLike, clusters: ArrayLike | None) -> tuple[Floats, Floats]:
+def by_cluster(scores: ArrayLike, clusters: ArrayLike | None) -> tuple[Floats, Floats]:
     """Sum of the scores and number of rows of each example."""
     values = np.asarray(scores, np.float64)
     if clusters is None:

@@ -99,7 +99,7 @@ def answers(bench: Workbench, net: Network, outputs: Callable[..., Tensor], rows
     """Compact answers (n, ...) for rows of the bench."""
     parts, order = [], []
     taken = 0.0
-    for part, length in batches.uniform(bench.lengths[rows], tokens=batches.frozen_tokens(net.body)) if len(rows) else []:
+    for part, length in batches.frozen(bench.lengths[rows], net.body) if len(rows) else []:
         bench.check_time()
         raw = outputs(rows[part], length=length)
         began = time.perf_counter()

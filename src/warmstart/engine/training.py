@@ -165,7 +165,7 @@ def predict(bench: Workbench, net: Network, rows: NDArray[np.int64], *, point: i
     serving = in_precision(net.eval(), bench.precision)
     logits = logits_of(bench, serving, point)
     out = np.zeros((len(rows), bench.n_classes), dtype=np.float32)
-    for part, length in batches.uniform(bench.lengths[rows], tokens=batches.frozen_tokens(net.body)):
+    for part, length in batches.frozen(bench.lengths[rows], net.body):
         bench.check_time()
         out[part] = logits(rows[part], length=length).float().cpu().numpy()
     return out
@@ -179,7 +179,7 @@ def pooled(bench: Workbench, net: Network, rows: NDArray[np.int64], *, point: in
     parts: list[Tensor] = []
     order: list[NDArray[np.int64]] = []
     tail = None if point == 0 or serving.trunk is None else cut.Tail(serving.body, serving.trunk, point)
-    for part, length in batches.uniform(bench.lengths[rows], tokens=batches.frozen_tokens(net.body)):
+    for part, length in batches.frozen(bench.lengths[rows], net.body):
         bench.check_time()
         order.append(part)
         chosen = rows[part]

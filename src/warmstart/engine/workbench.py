@@ -147,7 +147,7 @@ class Workbench:
     def forward_seconds(self) -> float:
         """Seconds per token of the whole frozen body, measured once on a few of the batches that a pass over these rows has."""
         if "forward" not in self.measured:
-            packed = batches.uniform(self.lengths, tokens=batches.frozen_tokens(self.backbone.model))
+            packed = batches.frozen(self.lengths, self.backbone.model)
             chosen = np.random.default_rng(self.seed).permutation(len(packed))[:RATE_BATCHES]
             rates = []
             with torch.inference_mode():
@@ -290,7 +290,7 @@ class Workbench:
             return
         began = time.perf_counter()
         with tqdm(total=len(todo), desc="states", unit="row", disable=True if self.quiet else None, leave=False) as bar:
-            for part, length in batches.uniform(self.lengths[todo], tokens=batches.frozen_tokens(self.backbone.model)):
+            for part, length in batches.frozen(self.lengths[todo], self.backbone.model):
                 self.check_time()
                 self._observe(todo[part], length, stop, shelves)
                 bar.update(len(part))

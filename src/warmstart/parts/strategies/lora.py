@@ -66,9 +66,9 @@ class Part:
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
         from warmstart.engine import finetune
 
-        def groups(net: Any, _: float) -> Any:
+        def groups(net: Any, lr: float) -> Any:
             adapters = [p for name, p in finetune.plain_body(net).named_parameters() if "lora_" in name]
-            return finetune.sequence([adapters], lr=self.options.lr, decay=1.0, weight_decay=self.options.weight_decay)
+            return finetune.sequence([adapters], lr=lr, decay=1.0, weight_decay=self.options.weight_decay)
 
         with_adapters = partial(_with_adapters, options=self.options, seed=job.seed)
         return finetune.run(bench, train, held, job, prepare=with_adapters, groups=groups, finish=_merge)
