@@ -35,6 +35,9 @@ ROUGH_PROBE_ROWS = 300
 SLACK = 1.3
 """Predicting the held rows, with what surrounds it, takes up to so many times its bare forward passes."""
 
+LEAST_CONTRASTIVE = 10
+"""Contrastive steps that are worth a rung."""
+
 LEAST_EPOCHS, LEAST_ROWS = 0.3, 2_000
 """Less training than so many passes, and than so many rows, is not worth a rung."""
 
@@ -43,9 +46,9 @@ LEAST_EPOCHS, LEAST_ROWS = 0.3, 2_000
 class Course:
     """Everything that decides one fine-tuning, with the seed. ``point``: train the blocks from here on (0: the whole trunk).
 
-    ``contrastive`` steps come first, then ``epochs`` of cross entropy, up to ``most`` where they turn out quicker. ``probe_rows`` is how
-    many rows the first head is fitted on; a structured head is first trained alone for ``head_epochs``. Without ``lr`` it follows from what
-    the first head reads.
+    ``contrastive`` steps come first, then ``epochs`` of cross entropy, up to ``most`` where they turn out quicker. The first head is
+    fitted on ``probe_rows`` (None: all); a structured head is first trained alone for ``head_epochs``. Without ``lr`` it follows from
+    what the first head reads.
     """
 
     point: int
@@ -56,7 +59,7 @@ class Course:
     head_lr: float
     weight_decay: float
     smoothing: float
-    probe_rows: int
+    probe_rows: int | None
     rows: int = 32
     most: float = 0.0
     head_epochs: float = 0.0
@@ -110,7 +113,7 @@ def course(bench: Workbench, options: Options, *, point: int, n_train: int) -> C
         head_lr=options.head_lr,
         weight_decay=options.weight_decay,
         smoothing=options.smoothing,
-        probe_rows=min(n_train, bench.probe_rows or n_train),
+        probe_rows=bench.probe_rows,
         **own,
     )
 
@@ -148,7 +151,8 @@ def epochs_for(n_train: int, *, after_contrast: bool) -> float:
 def plan(
     bench: Workbench, wanted: Course, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float, cost: float = 1.0
 ) -> Plan | None:
-    """The course, shortened to ``seconds``; None where less than ``LEAST_EPOCHS`` of it would fit.
+    """The course, shortened to ``seconds``: its epochs first, then all of them for a shorter contrastive phase. None where less than
+    ``LEAST_EPOCHS``, or than ``LEAST_CONTRASTIVE`` steps, would fit.
 
     ``cost`` is that of one training step relative to training the same blocks in full.
     """
@@ -156,7 +160,9 @@ def plan(
     if whole is not None and not whole.shortened:
         return whole
     # With too little time for everything, a rougher first head costs less than missing epochs.
-    return _timed(bench, replace(wanted, probe_rows=min(wanted.probe_rows, ROUGH_PROBE_ROWS)), train, held, seconds, cost)
+    return _timed(
+        bench, replace(wanted, probe_rows=min(wanted.probe_rows or ROUGH_PROBE_ROWS, ROUGH_PROBE_ROWS)), train, held, seconds, cost
+    )
 
 
 def _timed(bench: Workbench, wanted: Course, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float, cost: float) -> Plan | None:
@@ -167,17 +173,20 @@ def _timed(bench: Workbench, wanted: Course, train: NDArray[np.int64], held: NDA
     elif wanted.head == "pooled":
         states += training.prefix_seconds(bench, probe.subset(bench, train, wanted.probe_rows), None)
     predict = n_held * bench.mean_length * bench.forward_seconds()
-    steps = wanted.contrastive * min(contrast.ROWS, n_train)
-    fixed = states + predict + cost * training.seconds(bench, n_rows=steps, epochs=1, point=wanted.point) + 0.3
+    steps, step = wanted.contrastive, cost * training.seconds(bench, n_rows=min(contrast.ROWS, n_train), epochs=1, point=wanted.point)
+    fixed = states + predict + 0.3
     epoch = cost * training.seconds(bench, n_rows=n_train, epochs=1, point=wanted.point)
-    affordable = min(wanted.epochs, (seconds - fixed) / max(epoch, 1e-9))
+    affordable = min(wanted.epochs, (seconds - fixed - steps * step) / max(epoch, 1e-9))
     least = min(LEAST_EPOCHS, LEAST_ROWS / max(1, n_train))
     if answers.is_structured(bench.task) and not wanted.head_epochs:
         least = structured.LEAST_EPOCHS  # its head knows nothing yet
     if affordable < min(wanted.epochs, least):
-        return None
-    settings = asdict(wanted) | {"epochs": round(affordable, 3), "most": wanted.epochs}
-    return Plan(settings, fixed + affordable * epoch, shortened=affordable < wanted.epochs)
+        steps, affordable = min(steps, int((seconds - fixed) / max(step, 1e-9))), 0.0
+        if steps < min(wanted.contrastive, LEAST_CONTRASTIVE) or not wanted.contrastive:
+            return None
+    settings = asdict(wanted) | {"epochs": round(affordable, 3), "most": wanted.epochs, "contrastive": steps}
+    shortened = affordable < wanted.epochs or steps < wanted.contrastive
+    return Plan(settings, fixed + steps * step + affordable * epoch, shortened)
 
 
 def run(

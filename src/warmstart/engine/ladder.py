@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -208,15 +209,18 @@ class Ladder:
         slower = measured.get("slower", 1.0)
         return max(AFTER, QUIET_AFTER * slower) + self.n_test * each * slower
 
-    def estimate(self, strategy: Strategy) -> float:
-        """Predicted seconds of climbing a rung in full, refit included; infinite where it cannot be planned at all.
+    def estimate(self, strategies: Sequence[Strategy]) -> float:
+        """Predicted seconds of climbing these rungs in full, and of a refit of the dearest as far as ``left`` keeps no time for it.
 
-        Raises:
-            CutRefused: The strategy cannot work on this body.
+        Infinite where one cannot be planned at all. A rung that refuses this body costs nothing: climbing it gives the reason.
         """
-        train, held = self._learned(strategy, self.splits[0][0]), self.splits[0][1]
-        plan = strategy.plan(self.bench, train=train, held=held, seconds=float("inf"))
-        return float("inf") if plan is None else plan.seconds * (len(self.splits) + (0 if self.single else REFIT))
+        fits = [0.0]
+        for strategy in strategies:
+            train, held = self._learned(strategy, self.splits[0][0]), self.splits[0][1]
+            with suppress(CutRefused):
+                plan = strategy.plan(self.bench, train=train, held=held, seconds=math.inf)
+                fits.append(math.inf if plan is None else plan.seconds)
+        return sum(fits) * len(self.splits) + (0.0 if self.single else REFIT * max(0.0, max(fits) - self.dearest))
 
     def needed(self, strategy: Strategy) -> float:
         """The budget, in seconds, that the shortest course of a rung would have fitted into; infinite where there is none."""
@@ -238,13 +242,20 @@ class Ladder:
         )
         train, held = self._learned(strategy, self.splits[0][0]), self.splits[0][1]
         for folds in dict.fromkeys([len(self.splits), first_repeat, 1]):
-            fits = folds + (0 if self.single else REFIT)
-            plan = strategy.plan(self.bench, train=train, held=held, seconds=seconds / fits)
+            plan = strategy.plan(self.bench, train=train, held=held, seconds=self._each(folds, seconds))
             if plan is None or (folds > 1 and plan.shortened):
                 continue
             if folds <= first_repeat or plan.seconds * (folds - first_repeat) <= REPEATS_SHARE * seconds:
                 return plan, folds
         return None
+
+    def _each(self, folds: int, seconds: float) -> float:
+        """What each of so many fits may take of ``seconds``: only one rung is refitted, so its refit has the time that ``left`` keeps for
+        that of the dearest so far."""
+        if self.single:
+            return seconds / folds
+        each = (seconds + REFIT * self.dearest) / (folds + REFIT)
+        return each if each > self.dearest else seconds / folds
 
     def _learned(self, strategy: Strategy, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """What a rung learns from: these rows, with their views where it runs the body."""

@@ -137,8 +137,8 @@ def fit_on(
     return Probe(PooledHead(points, weight, bias, shift, scale).to(bench.device), points, strength)
 
 
-def subset(bench: Workbench, rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """The rows that a probe with time for only ``n`` of them looks at: the same for every rung, and fewer are among more."""
-    if n >= len(rows):
+def subset(bench: Workbench, rows: NDArray[np.int64], n: int | None) -> NDArray[np.int64]:
+    """The rows that a probe with time for so many (None: all) looks at: the same for every rung, and fewer are among more."""
+    if n is None or n >= len(rows):
         return rows
     return np.sort(np.random.default_rng(bench.seed).permutation(rows)[:n])

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from warmstart.core import registry
-from warmstart.core.errors import BadOption, CutRefused
+from warmstart.core.errors import BadOption
 from warmstart.core.protocols import Strategy
 from warmstart.core.recipe import Recipe
 from warmstart.engine.ladder import Ladder
@@ -84,14 +83,14 @@ def affordable(ladder: Ladder, rungs: Sequence[Candidate], seconds: float) -> li
     worth.
     """
     kept: list[Candidate] = []
-    left = seconds
+    climbed: list[Strategy] = []
     for rung in sorted(rungs, key=lambda r: r.strategy.worth):
-        cost = total(ladder, [rung])
-        if cost > left and hasattr(rung.strategy, "smallest"):
-            cost = total(ladder, [Candidate(rung.label, rung.strategy.smallest())])
-        if not kept or cost <= left:
+        further = rung.strategy
+        if ladder.estimate([*climbed, further]) > seconds and hasattr(further, "smallest"):
+            further = further.smallest()
+        if not kept or ladder.estimate([*climbed, further]) <= seconds:
             kept.append(rung)
-            left -= cost
+            climbed.append(further)
     return [rung for rung in rungs if rung in kept]
 
 
@@ -103,9 +102,5 @@ def share(ladder: Ladder, rungs: Sequence[Candidate], others: Sequence[Candidate
 
 
 def total(ladder: Ladder, rungs: Sequence[Candidate]) -> float:
-    """Predicted seconds of climbing these rungs in full. One that refuses this body costs nothing: climbing it gives the reason."""
-    found = 0.0
-    for rung in rungs:
-        with suppress(CutRefused):
-            found += ladder.estimate(rung.strategy)
-    return found
+    """Predicted seconds of climbing these rungs in full."""
+    return ladder.estimate([rung.strategy for rung in rungs])

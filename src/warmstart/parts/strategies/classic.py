@@ -87,7 +87,7 @@ class Part:
         for n in dict.fromkeys([len(train), *(n for n in (20_000, 5_000, 1_000, 200) if n < len(train))]):
             predicted = self._seconds(bench, n, len(held))
             if predicted <= seconds:
-                return Plan({"rows": n}, predicted, shortened=n < len(train))
+                return Plan({"rows": n if n < len(train) else None}, predicted, shortened=n < len(train))  # None: a refit has more of them
         return None
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:

@@ -69,7 +69,7 @@ class Part:
         for n in dict.fromkeys([most, *(n for n in (5000, 2500, 1200, 600, 300) if n < most)]):
             predicted = cost(n)
             if predicted <= seconds:
-                return Plan({"rows": n}, predicted, shortened=n < most)
+                return Plan({"rows": n if n < len(train) else None}, predicted, shortened=n < most)  # None: a refit has more of them
         return None
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:

@@ -1,0 +1,73 @@
+"""The model that is kept after a cross-validation: fitted on every labelled row, in the time that the climb left for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from warmstart.core import registry
+from warmstart.engine import probe, sparse_linear, splits
+from warmstart.engine.clock import Clock
+from warmstart.engine.job import Plan
+from warmstart.engine.ladder import REFIT, Ladder
+from warmstart.engine.workbench import Workbench
+from warmstart.testing import tiny_bench
+
+
+@pytest.fixture
+def ladder(tmp_path: Path) -> Ladder:
+    bench = tiny_bench(tmp_path / "bench")
+    ladder = Ladder(bench, splits.folds(bench.targets, None, seed=0)[:5], Clock(1000.0), tmp_path)
+    bench.hint_rows = ladder.splits[0][0]
+    return ladder
+
+
+def test_a_probe_learns_from_all_rows(ladder: Ladder) -> None:
+    step = ladder.climb("linear_probe", registry.create("strategies", "linear_probe"), seconds=900)
+    assert step.folds == 5
+    kept = ladder.refit(step).network.head
+    every = np.arange(len(ladder.bench.inputs))
+    assert torch.equal(kept.weight, probe.fit(ladder.bench, every).head.weight)
+    assert not torch.equal(kept.weight, probe.fit(ladder.bench, ladder.splits[0][0]).head.weight)
+
+
+def test_the_classic_rung_learns_from_all_rows(ladder: Ladder) -> None:
+    step = ladder.climb("classic", registry.create("strategies", "classic"), seconds=900)
+    kept, bench = ladder.refit(step), ladder.bench
+    assert step.folds == 5
+    features = bench.modality.featurizer({}).fit(bench.inputs)
+    how = {"link": "softmax", "n_classes": bench.n_classes, "candidates": sparse_linear.CANDIDATES, "weights": None, "seed": bench.seed}
+    np.testing.assert_array_equal(kept.model.weight, sparse_linear.fit(features, bench.targets, **how).weight)
+
+
+def test_one_that_was_hurried_stays_so(ladder: Ladder) -> None:
+    step = ladder.climb("linear_probe", registry.create("strategies", "linear_probe"), seconds=900)
+    step.settings["rows"] = 40
+    few = probe.subset(ladder.bench, np.arange(len(ladder.bench.inputs)), 40)
+    assert torch.equal(ladder.refit(step).network.head.weight, probe.fit(ladder.bench, few).head.weight)
+
+
+class Fixed:
+    """A rung whose fit takes so many seconds, whatever it gets."""
+
+    order, serve_cost, worth = 30, 1.0, 1
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def plan(self, bench: Workbench, *, train: np.ndarray, held: np.ndarray, seconds: float) -> Plan | None:
+        return Plan({}, self.seconds) if self.seconds <= seconds else None
+
+
+def test_only_one_rung_is_refitted(ladder: Ladder) -> None:
+    """So of two rungs only the dearer needs time for that, and a rung that is cheaper than one before it needs none."""
+    assert ladder.estimate([Fixed(2.0), Fixed(3.0)]) == pytest.approx(5 * 5.0 + REFIT * 3.0)
+    ladder.dearest = 2.0
+    assert ladder.estimate([Fixed(2.0)]) == pytest.approx(10.0)
+    assert ladder.estimate([Fixed(3.0)]) == pytest.approx(15.0 + REFIT)
+    for seconds, needed in ((2.0, 10.0), (3.0, 15.0 + REFIT)):
+        assert ladder._affordable(Fixed(seconds), needed + 0.01) == (Plan({}, seconds), 5)
+        assert ladder._affordable(Fixed(seconds), needed - 0.01) == (Plan({}, seconds), 1)
