@@ -60,9 +60,11 @@ def test_the_best_is_chosen_where_it_can_be_told_apart(bench: Workbench) -> None
     assert found.rungs[2].seconds_predicted == 2.0
 
 
-def test_cheaper_to_serve_where_a_telling_comparison_cannot_tell(bench: Workbench) -> None:
-    """Right on the same rows; the dearer rung is only surer of it."""
+def test_cheaper_to_serve_where_a_telling_comparison_cannot_tell(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right on the same rows; the dearer rung is only surer of it. Of 96 rows up to 3.8 % like none of these may have been missed."""
     steps = [step(bench, "classic", first(90), sure=2.0), step(bench, "full", first(90), sure=3.0)]
+    assert choose(bench, steps).chosen.step.label == "full"
+    monkeypatch.setattr(choice, "TELLING", 0.04)
     found = choose(bench, steps)
     assert found.chosen.step.label == "classic"
     assert "Pre-training was not needed" in found.verdict[0]

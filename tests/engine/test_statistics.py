@@ -80,8 +80,11 @@ def test_paired_covers_95_percent_with_clusters() -> None:
     assert all(wider)
 
 
-def test_paired_of_equal_scores_is_zero() -> None:
-    assert paired([0, 1, 1], [0, 1, 1], seed=0) == (0, 0, 0)
+def test_paired_of_equal_scores_is_zero_as_far_as_so_few_can_tell() -> None:
+    for n in (3, 7, 500):
+        difference, low, high = paired([0, *[1] * (n - 1)], [0, *[1] * (n - 1)], seed=0)
+        assert (difference, low) == (0, -high)
+        assert high == pytest.approx(1 - 0.025 ** (1 / n)), "a share of unlike examples that is seen in none of n once in forty times"
 
 
 def test_paired_does_not_find_a_difference_in_two_examples() -> None:
@@ -145,7 +148,7 @@ def test_comparison_sentences() -> None:
     assert worse.sentence.endswith("against tail (example f1)")
     clusters = np.repeat(np.arange(500), 2)
     same = compare("lora", "tail", good, good, clusters=clusters, seed=0, metric_name="accuracy")
-    assert same.sentence == "lora cannot be told apart from tail: +0.0 points [0.0, 0.0] (accuracy)"
+    assert same.sentence == "lora cannot be told apart from tail: +0.0 points [-0.7, 0.7] (accuracy)"
     assert same.n == 500
 
 

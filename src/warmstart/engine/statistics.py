@@ -174,14 +174,14 @@ def paired(a_scores: ArrayLike, b_scores: ArrayLike, *, seed: int, clusters: Arr
         clusters: (N,) which example each row is about; whole examples are drawn (cluster bootstrap, Davison & Hinkley 1997, 3.8).
 
     Returns:
-        (difference, low, high). Fewer than ten examples get Student's interval. Where all examples differ by the same amount, zero gives
-        ``[0, 0]``, and anything else allows for the share of unlike examples that so few may have missed (Clopper & Pearson 1934).
+        (difference, low, high). Fewer than ten examples get Student's interval. Where all examples differ by the same amount, such as
+        not at all, it allows for the share of unlike examples that so few may have missed (Clopper & Pearson 1934).
     """
     gaps = np.asarray(a_scores, np.float64) - np.asarray(b_scores, np.float64)
     sums, sizes = by_cluster(gaps, clusters)
     difference, m = float(gaps.mean()), len(sums)
     if np.ptp(sums / sizes) < NO_SPREAD:
-        missed = proportion(0, m)[1] if difference else 0.0
+        missed = proportion(0, m)[1]
         low, high = (1 - missed) * difference - missed, (1 - missed) * difference + missed
     elif m < FEW_EXAMPLES:
         low, high = mean_interval(gaps, clusters, bounds=(-1.0, 1.0))
