@@ -146,7 +146,7 @@ def test_the_full_rung_is_the_first_course(bench: Workbench) -> None:
     plan = strategy.plan(bench, train=TRAIN, held=HELD, seconds=math.inf)
     full = strategy.fit(bench, TRAIN, HELD, Job("fold0", plan.settings, 0, Pace(math.inf)))
     alone = part(courses=soup.USUAL).plan(bench, train=TRAIN, held=HELD, seconds=math.inf)
-    bench.fitted["full"] = (full.predictor, plan.settings)
+    bench.fitted["full"] = (lambda: full.predictor, plan.settings)
     try:
         shared = part(courses=soup.USUAL).plan(bench, train=TRAIN, held=HELD, seconds=math.inf)
         assert shared.seconds / alone.seconds == pytest.approx((soup.USUAL - 1) / soup.USUAL, rel=0.2)
@@ -155,9 +155,9 @@ def test_the_full_rung_is_the_first_course(bench: Workbench) -> None:
         np.testing.assert_array_equal(one.held_logits, full.held_logits)
         rough = strategy.plan(bench, train=TRAIN, held=HELD, seconds=math.inf).settings | {"probe_rows": 40}
         began = strategy.fit(bench, TRAIN, HELD, Job("fold0", rough, 0, Pace(math.inf)))
-        bench.fitted["full"] = (began.predictor, rough)
+        bench.fitted["full"] = (lambda: began.predictor, rough)
         np.testing.assert_array_equal(cook(bench, pace=Pace(0.0, may_grow=True)).held_logits, began.held_logits)
-        bench.fitted["full"] = (full.predictor, plan.settings)
+        bench.fitted["full"] = (lambda: full.predictor, plan.settings)
         native = cook(bench, courses=1, head="native")  # began in another way, so it is none of them
         assert native.held_logits.shape == full.held_logits.shape
         assert np.abs(native.held_logits - full.held_logits).max() > 0

@@ -58,5 +58,5 @@ def test_on_more_rows_of_a_single_split(bench: Workbench, tmp_path: Path) -> Non
     bench.probe_rows, bench.hint, bench.probes = 40, None, {}
     wide = one.widened(hurried)
     assert (wide.folds, wide.settings["rows"], bench.probe_rows) == (1, None, None)
-    assert wide.predictor is not None
+    assert one.refit(wide).network.head is not None
     assert "72 rows" in wide.note

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -50,7 +51,7 @@ class Step:
     """One rung as climbed, or passed over (``folds`` is 0 and ``note`` says why).
 
     ``logits`` are those of the held rows of the first ``folds`` splits, one after another. ``replans`` holds, per fit, where training
-    was shortened. ``predictor`` is set where a single split makes the fold's own model the result.
+    was shortened.
     """
 
     label: str
@@ -64,7 +65,6 @@ class Step:
     error: WarmstartError | None = None
     replans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     logits: NDArray[np.float32] | None = None
-    predictor: Predictor | None = None
 
     def record(self) -> dict[str, Any]:
         """What decides this rung's bits, for ``recipe.json``."""
@@ -145,8 +145,9 @@ class Ladder:
 
     def refit(self, step: Step) -> Predictor:
         """The rung's model: that of the single split, or a new fit on all rows with the same settings."""
-        if step.predictor is not None:
-            return step.predictor
+        if self.single:
+            made: Predictor = self.bench.fitted[step.label][0]()
+            return made
         rows = np.arange(len(self.bench.inputs))
         self.bench.look()
         left = self.clock.remaining() - self._ending
@@ -280,7 +281,7 @@ class Ladder:
                     self._write_plan(step)
                     break
             else:
-                self._restore(step)
+                self._remember(step)
             parts.append(done["logits"])
             step.logits = answers.joined(parts)
             step.seconds += done["seconds"]
@@ -298,9 +299,8 @@ class Ladder:
         job = self._job(step, name, fold, self._allowance(step, fold))
         fitted = step.strategy.fit(self.bench, self._learned(step.strategy, train), held, job)
         if self.single:
-            step.predictor = fitted.predictor
-            self.bench.fitted[step.label] = (fitted.predictor, step.settings)
             fitted.predictor.save(self._folder(step) / "fitted", labels=self.bench.labels, temperature=1.0)
+            self._remember(step)
         numbers = {
             "seconds": time.perf_counter() - began,
             "trainable": fitted.trainable,
@@ -370,16 +370,17 @@ class Ladder:
     def _write(self, step: Step, name: str, value: dict[str, Any]) -> None:
         store.write_json(self._folder(step) / f"{name}.json", value)
 
-    def _restore(self, step: Step) -> None:
-        """The model of a single split that an interrupted run had finished."""
+    def _remember(self, step: Step) -> None:
+        """The model of a single split is that of the rung. It stays on the disk until it is wanted: of a whole ladder memory holds one."""
         if self.single:
             from warmstart.core import registry
 
-            step.predictor = registry.module("strategies", step.strategy.name).load(
+            load = partial(
+                registry.module("strategies", step.strategy.name).load,
                 self._folder(step) / "fitted",
                 modality=self.bench.modality,
                 device=self.bench.device,
                 precision=self.bench.precision,
                 max_length=self.bench.max_length,
             )
-            self.bench.fitted[step.label] = (step.predictor, step.settings)
+            self.bench.fitted[step.label] = (load, step.settings)

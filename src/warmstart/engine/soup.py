@@ -90,7 +90,7 @@ def run(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job
     how = Course(**settings)
     start = finetune.network_for(bench, train, how, job)
     sums = _Sums(None if job.folder is None else job.folder / f"{job.name}.soup.safetensors")
-    if not sums.courses and starter and _alike(start, network := bench.fitted[starter][0].network):
+    if not sums.courses and starter and _alike(start, network := bench.fitted[starter][0]().network):
         sums.add(network)
     longest = 0.0
     if not job.pace.follow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -53,7 +53,7 @@ class Workbench:
     ``deadline`` (of ``time.perf_counter``) is when the rung at work must have ended. ``hint_rows``, ``hint`` and ``probes`` are the
     probe's memory: what suits these data, and heads that were fitted before; ``head_epochs`` is how long it trained a structured one.
     With ``views`` each row has so many augmented views: rows beyond those of ``inputs``, with its target; ``spread`` gives them.
-    ``fitted`` holds what rungs on a single split made, predictor and settings, by label.
+    ``fitted`` holds what rungs on a single split made, by label: how to load the predictor, and its settings.
     ``measured`` collects rates of this machine: ``forward`` (seconds per token of the whole frozen body), ``training`` (how
     many forward passes one training step costs per token), and what single parts add; ``slower`` is how busy the machine is (1: not).
     """
@@ -79,7 +79,7 @@ class Workbench:
     hint: tuple[tuple[int, ...], float] | None = None
     probes: dict[bytes, Any] = field(default_factory=dict)
     head_epochs: float = 0.0
-    fitted: dict[str, tuple[Any, dict[str, Any]]] = field(default_factory=dict)
+    fitted: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = field(default_factory=dict)
     views: int = 0
 
     def __post_init__(self) -> None:
