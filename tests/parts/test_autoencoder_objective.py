@@ -116,6 +116,8 @@ def test_the_dial(tmp_path: Path) -> None:
     timed = _learner(tmp_path, seconds=2.0, architecture="dense")
     assert 1 <= timed.plan.seconds <= 2.1 or timed.settings["steps"] == 400
     assert timed.settings["hidden"] == [256, 64]
+    assert timed.phases()[0].most == 400, "where steps turn out quicker"
+    assert _learner(tmp_path, seconds=2.0, steps=3).phases()[0].most == 0
     assert _learner(tmp_path).settings["architecture"] == "convolutional"
     assert _learner(tmp_path, steps=0).phases()[0].steps == 0
     with pytest.raises(BudgetTooSmall):

@@ -145,6 +145,11 @@ def test_a_budget_decides_size_and_steps(tmp_path: Path) -> None:
     learner = _prepared("supervised", Setting(data=_images(), folder=tmp_path, seconds=5.0), batch=16, width=4)
     assert 5 <= learner.settings["steps"] <= 400
     assert learner.plan.seconds <= 5
+    (phase,) = learner.phases()
+    assert phase.most >= phase.steps, "where steps turn out quicker"
+    again = _prepared("supervised", Setting(data=_images(), folder=tmp_path, settings=learner.settings), batch=16, width=4)
+    assert again.phases() == [phase]
+    assert _prepared("supervised", Setting(data=_images(), folder=tmp_path, seconds=5.0), **IMAGE).phases()[0].most == 0
     with pytest.raises(BudgetTooSmall):
         _prepared("supervised", Setting(data=_images(), folder=tmp_path, seconds=1e-4), batch=16)
 

@@ -48,7 +48,8 @@ def prepare(options: Any, setting: Setting) -> Autoencoding:
         return learner
     settings["step_seconds"] = dial.seconds_per_step(learner, setting)
     if setting.seconds is not None and options.steps is None:
-        settings["steps"] = min(int(setting.seconds / settings["step_seconds"]), autoencoder_settings.MOST_PASSES * learner.order.per_pass)
+        settings["most_steps"] = autoencoder_settings.MOST_PASSES * learner.order.per_pass
+        settings["steps"] = min(int(setting.seconds / settings["step_seconds"]), settings["most_steps"])
         if settings["steps"] < 1:
             raise BudgetTooSmall(
                 f"{setting.seconds:.1f} s for training",
@@ -100,7 +101,8 @@ class Autoencoding:
         return autoencoder.Autoencoder(bodies.build(config), decoder)
 
     def phases(self) -> Sequence[Phase]:
-        return [Phase("reconstruction", self.settings["steps"], cooldown=self.settings["cooldown"])]
+        s = self.settings
+        return [Phase("reconstruction", s["steps"], cooldown=s["cooldown"], most=s.get("most_steps", 0))]
 
     def begin(self, phase: int) -> None:
         return

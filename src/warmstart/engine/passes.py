@@ -29,7 +29,7 @@ def choose(
     """The learner that the dial asks for, timed on the spot.
 
     A size fixes the shape, and without a budget also the passes over the data; a budget fixes the steps, and without a size also the
-    shape: the largest that sees the data ``ENOUGH`` times.
+    shape: the largest that sees the data ``ENOUGH`` times. Where steps turn out quicker than they were timed, a budget buys more of them.
 
     Args:
         setting: Size, seconds, device.
@@ -59,7 +59,11 @@ def choose(
                 f"at least {(FEWEST_STEPS * each + (loop.VALIDATIONS + 2) * check):.0f} s",
                 "give more time, a smaller size, or a smaller batch",
             )
-        return build(size, count if steps is not None else min(fit, MOST * per_pass), each)
+        if steps is not None:
+            return build(size, count, each)
+        learner = build(size, min(fit, MOST * per_pass), each)
+        learner.settings["most_steps"] = MOST * per_pass
+        return learner
     return learner
 
 

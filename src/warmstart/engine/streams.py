@@ -93,7 +93,7 @@ def probed(module: nn.Module, stream: Stream, labels: tuple[Tensor, Tensor], sta
 def one_cycle(name: str, settings: Mapping[str, Any]) -> Phase:
     """The learning rate rises for ``warmup`` of the steps and falls to zero by a cosine (Smith & Topin 2019)."""
     warmup = settings["warmup"]
-    return Phase(name, settings["steps"], warmup=warmup, cooldown=1 - warmup, decay="cosine")
+    return Phase(name, settings["steps"], warmup=warmup, cooldown=1 - warmup, decay="cosine", most=settings.get("most_steps", 0))
 
 
 def groups(module: nn.Module, settings: Mapping[str, Any]) -> Sequence[Group]:
