@@ -57,6 +57,6 @@ def test_on_more_rows_of_a_single_split(bench: Workbench, tmp_path: Path) -> Non
     hurried.settings["rows"] = 40  # as if there had been no time for more
     bench.probe_rows, bench.hint, bench.probes = 40, None, {}
     wide = one.widened(hurried)
-    assert (wide.folds, wide.settings["rows"], bench.probe_rows) == (1, None, None)
+    assert (wide.folds, wide.settings["rows"], bench.probe_rows) == (1, None, 72)
     assert one.refit(wide).network.head is not None
     assert "72 rows" in wide.note

@@ -113,7 +113,7 @@ def course(bench: Workbench, options: Options, *, point: int, n_train: int) -> C
         head_lr=options.head_lr,
         weight_decay=options.weight_decay,
         smoothing=options.smoothing,
-        probe_rows=bench.probe_rows,
+        probe_rows=bench.probe_rows if (bench.probe_rows or 0) < len(bench.hint_rows) else None,
         **own,
     )
 

@@ -128,7 +128,8 @@ class Ladder:
         wide = Step(step.label, step.strategy, dict(plan.settings), folds, plan.seconds * folds)
         before = self.bench.probe_rows, self.bench.hint, self.bench.probes
         if not same:
-            self.bench.probe_rows, self.bench.hint, self.bench.probes = wide.settings.get("rows"), None, {}
+            read = wide.settings.get("rows") or len(self.bench.hint_rows)
+            self.bench.probe_rows, self.bench.hint, self.bench.probes = read, None, {}
             for path in self._folder(step).glob("fold*"):
                 path.unlink()  # before the plan is written: a run that is resumed in between must not take them for the new ones
         self._write_plan(wide)

@@ -49,9 +49,10 @@ FOUND, COMPUTED = 1, 2
 class Workbench:
     """Rows are numbered as in ``inputs``. ``targets`` is (N,) for one label, (N, C) for several.
 
-    ``keep_point`` is the cut that a later rung will start from; ``probe_rows`` how many rows the probe looks at (None: all).
-    ``deadline`` (of ``time.perf_counter``) is when the rung at work must have ended. ``hint_rows``, ``hint`` and ``probes`` are the
-    probe's memory: what suits these data, and heads that were fitted before; ``head_epochs`` is how long it trained a structured one.
+    ``keep_point`` is the cut that a later rung will start from; ``probe_rows`` how many rows of a split the probe has read (None: it was
+    not climbed). ``deadline`` (of ``time.perf_counter``) is when the rung at work must have ended. ``hint_rows``, ``hint`` and ``probes``
+    are the probe's memory: what suits these data, and heads that were fitted before; ``head_epochs`` is how long it trained a structured
+    one.
     With ``views`` each row has so many augmented views: rows beyond those of ``inputs``, with its target; ``spread`` gives them.
     ``fitted`` holds what rungs on a single split made, by label: how to load the predictor, and its settings.
     ``measured`` collects rates of this machine: ``forward`` (seconds per token of the whole frozen body), ``training`` (how

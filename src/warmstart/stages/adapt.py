@@ -227,7 +227,7 @@ def _climb_probe(ladder: Ladder, rung: Candidate, above: list[Candidate], *, sta
     if structured and starved and not step.folds and step.error is None:
         step = ladder.climb(rung.label, rung.strategy, seconds=ladder.left())
     if step.folds:
-        ladder.bench.probe_rows = step.settings.get("rows")
+        ladder.bench.probe_rows = step.settings.get("rows") or len(ladder.bench.hint_rows)
         ladder.bench.head_epochs = step.settings.get("epochs", 0.0)
     else:  # a recorded plan does not try it again, so nothing of it may stay
         ladder.bench.hint, ladder.bench.probes = None, {}
