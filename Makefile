@@ -28,7 +28,7 @@ check: setup ## linters, types and import rules alone
 	.venv/bin/lint-imports --no-cache
 
 test: check ## set-up, check and every test, examples in the documentation included
-	$(OFFLINE) $(PY) -m pytest
+	$(OFFLINE) $(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 CLAIMS := second_run throughput growth few_labels sst2_trainer bert_trainer
 bench: setup ## every claim measured against its peers (hours; goes on where it was stopped)
