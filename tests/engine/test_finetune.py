@@ -95,28 +95,30 @@ def test_a_plan_shrinks_with_the_time_and_ends(bench: Workbench) -> None:
     assert plan(0.0) is None
 
 
-def test_a_plan_gives_up_epochs_before_contrastive_steps(bench: Workbench) -> None:
+def test_a_plan_gives_up_epochs_before_contrastive_steps_and_their_rows_before_the_last_steps(bench: Workbench) -> None:
     strategy = part("full", epochs=2, contrastive=40)
     bench.measured |= {"forward": 0.01 / bench.mean_length}
 
     def plan(seconds: float) -> Any:
         return strategy.plan(bench, train=TRAIN, held=HELD, seconds=seconds)
 
-    def course(seconds: float) -> tuple[float, int]:
+    def course(seconds: float) -> tuple[float, int, int]:
         found = plan(seconds)
         assert found.seconds <= seconds
-        assert found.shortened == ((found.settings["epochs"], found.settings["contrastive"]) != (2, 40))
-        return found.settings["epochs"], found.settings["contrastive"]
+        settings = tuple(found.settings[name] for name in ("epochs", "contrastive", "contrastive_rows"))
+        assert found.shortened == (settings != (2, 40, 64))
+        return settings
 
     none = part("full", epochs=0, contrastive=40).plan(bench, train=TRAIN, held=HELD, seconds=math.inf).seconds
     step = (none - part("full", epochs=0, contrastive=20).plan(bench, train=TRAIN, held=HELD, seconds=math.inf).seconds) / 20
     whole = plan(math.inf).seconds
-    assert course(whole + 0.01) == (2, 40)
-    assert course((whole + none) / 2) == (pytest.approx(1, abs=0.01), 40)
-    assert course(none + 0.1 * (whole - none)) == (0, 40)
-    assert course(none - 9.9 * step) == (0, 30)
-    assert course(none - 29.9 * step) == (0, 10)
-    assert plan(none - 30.1 * step) is None
+    assert course(whole + 0.01) == (2, 40, 64)
+    assert course((whole + none) / 2) == (pytest.approx(1, abs=0.01), 40, 64)
+    assert course(none + 0.1 * (whole - none)) == (0, 40, 64)
+    assert course(none - 19.9 * step) == (0, 20, 64)
+    assert course(none - 20.1 * step) == (0, 39, 32)
+    assert course(none - 34.9 * step) == (0, 10, 32)
+    assert plan(none - 35.1 * step) is None
 
 
 def test_a_tail_that_starts_later_is_predicted_to_cost_less(bench: Workbench) -> None:

@@ -21,17 +21,18 @@ def bench(tmp_path: Path) -> Workbench:
     return tiny_bench(tmp_path / "bench")
 
 
-def climbed(bench: Workbench, folder: Path, *, single: bool, seconds: float) -> tuple[Ladder, Step]:
-    """A probe that got so many seconds of a budget of a thousand; each row costs it ten milliseconds."""
+def climbed(bench: Workbench, folder: Path, *, single: bool, seconds: float, rung: str = "linear_probe") -> tuple[Ladder, Step]:
+    """A rung that got so many seconds of a budget of a thousand; each row costs it ten milliseconds."""
     found = splits.folds(bench.targets, None, seed=0)
-    bench.measured |= {"forward": 0.01 / bench.mean_length, "probe": 1e-9}
+    bench.measured |= {"forward": 0.01 / bench.mean_length, "probe": 1e-9, "classic_features": 0.01, "classic_solve": 1e-9}
     one = Ladder(bench, [(np.arange(72), np.arange(72, 96))] if single else found[:5], Clock(1000.0), folder)
     bench.hint_rows = one.splits[0][0]
-    return one, one.climb("linear_probe", registry.create("strategies", "linear_probe"), seconds=seconds)
+    return one, one.climb(rung, registry.create("strategies", rung), seconds=seconds)
 
 
-def test_on_all_splits_where_there_is_time_after_all(bench: Workbench, tmp_path: Path) -> None:
-    one, hurried = climbed(bench, tmp_path, single=False, seconds=4.0)
+@pytest.mark.parametrize("rung", ["linear_probe", "classic"])
+def test_on_all_splits_where_there_is_time_after_all(rung: str, bench: Workbench, tmp_path: Path) -> None:
+    one, hurried = climbed(bench, tmp_path, single=False, seconds=4.0, rung=rung)
     assert hurried.folds == 1
     wide = one.widened(hurried)
     assert wide.folds == 5
@@ -40,7 +41,7 @@ def test_on_all_splits_where_there_is_time_after_all(bench: Workbench, tmp_path:
     assert len(wide.logits) == 96
     np.testing.assert_array_equal(wide.logits[: len(hurried.logits)], hurried.logits)
     assert wide.seconds > hurried.seconds
-    assert json.loads((tmp_path / "rungs" / "linear_probe" / "plan.json").read_text())["folds"] == 5
+    assert json.loads((tmp_path / "rungs" / rung / "plan.json").read_text())["folds"] == 5
     assert one.widened(wide) is wide, "there is nothing more to be had"
 
 

@@ -51,12 +51,20 @@ def batches(targets: NDArray[np.int64], *, steps: int, rows: int, random: np.ran
 
 
 def run(
-    bench: Workbench, net: Network, *, rows: NDArray[np.int64], groups: Sequence[master_weights.Group], point: int, steps: int, job: Job
+    bench: Workbench,
+    net: Network,
+    *,
+    rows: NDArray[np.int64],
+    groups: Sequence[master_weights.Group],
+    point: int,
+    steps: int,
+    at_once: int = ROWS,
+    job: Job,
 ) -> fit.Trained:
-    """Move the parameters in ``groups`` by so many contrastive steps on the pooled final state of these rows; by fewer where they turn
-    out so slow that a head could not be fitted any more."""
+    """Move the parameters in ``groups`` by so many contrastive steps on the pooled final state of these rows, ``at_once`` of them a step;
+    by fewer steps where they turn out so slow that a head could not be fitted any more."""
     targets = bench.targets[rows]
-    stream = batches(targets, steps=steps, rows=ROWS, random=np.random.default_rng((bench.seed, job.seed, 1)))
+    stream = batches(targets, steps=steps, rows=at_once, random=np.random.default_rng((bench.seed, job.seed, 1)))
 
     def loss_with(working: Network) -> Callable[[NDArray[np.int64]], Tensor]:
         tail = cut.Tail(working.body, working.trunk, point) if point and working.trunk is not None else None

@@ -35,8 +35,8 @@ ROUGH_PROBE_ROWS = 300
 SLACK = 1.3
 """Predicting the held rows, with what surrounds it, takes up to so many times its bare forward passes."""
 
-LEAST_CONTRASTIVE = 10
-"""Contrastive steps that are worth a rung."""
+LEAST_CONTRASTIVE, SOME_CONTRASTIVE = 10, 20
+"""Contrastive steps that are worth a rung; where fewer than so many would fit, each has half the rows."""
 
 LEAST_EPOCHS, LEAST_ROWS = 0.3, 2_000
 """Less training than so many passes, and than so many rows, is not worth a rung."""
@@ -46,9 +46,9 @@ LEAST_EPOCHS, LEAST_ROWS = 0.3, 2_000
 class Course:
     """Everything that decides one fine-tuning, with the seed. ``point``: train the blocks from here on (0: the whole trunk).
 
-    ``contrastive`` steps come first, then ``epochs`` of cross entropy, up to ``most`` where they turn out quicker. The first head is
-    fitted on ``probe_rows`` (None: all); a structured head is first trained alone for ``head_epochs``. Without ``lr`` it follows from
-    what the first head reads.
+    ``contrastive`` steps of ``contrastive_rows`` come first, then ``epochs`` of cross entropy, up to ``most`` where they turn out quicker.
+    The first head is fitted on ``probe_rows`` (None: all); a structured head is first trained alone for ``head_epochs``. Without ``lr`` it
+    follows from what the first head reads.
     """
 
     point: int
@@ -63,6 +63,7 @@ class Course:
     rows: int = 32
     most: float = 0.0
     head_epochs: float = 0.0
+    contrastive_rows: int = contrast.ROWS
 
 
 class Options(Protocol):
@@ -173,20 +174,31 @@ def _timed(bench: Workbench, wanted: Course, train: NDArray[np.int64], held: NDA
     elif wanted.head == "pooled":
         states += training.prefix_seconds(bench, probe.subset(bench, train, wanted.probe_rows), None)
     predict = n_held * bench.mean_length * bench.forward_seconds()
-    steps, step = wanted.contrastive, cost * training.seconds(bench, n_rows=min(contrast.ROWS, n_train), epochs=1, point=wanted.point)
+    steps, each = wanted.contrastive, wanted.contrastive_rows
+    row = cost * training.seconds(bench, n_rows=1, epochs=1, point=wanted.point)
     fixed = states + predict + 0.3
-    epoch = cost * training.seconds(bench, n_rows=n_train, epochs=1, point=wanted.point)
-    affordable = min(wanted.epochs, (seconds - fixed - steps * step) / max(epoch, 1e-9))
+    epoch = n_train * row
+    affordable = min(wanted.epochs, (seconds - fixed - steps * min(each, n_train) * row) / max(epoch, 1e-9))
     least = min(LEAST_EPOCHS, LEAST_ROWS / max(1, n_train))
     if answers.is_structured(bench.task) and not wanted.head_epochs:
         least = structured.LEAST_EPOCHS  # its head knows nothing yet
     if affordable < min(wanted.epochs, least):
-        steps, affordable = min(steps, int((seconds - fixed) / max(step, 1e-9))), 0.0
-        if steps < min(wanted.contrastive, LEAST_CONTRASTIVE) or not wanted.contrastive:
+        steps, each = _contrastive(wanted, (seconds - fixed) / max(row, 1e-9), n_train)
+        affordable = 0.0
+        if not steps:
             return None
-    settings = asdict(wanted) | {"epochs": round(affordable, 3), "most": wanted.epochs, "contrastive": steps}
-    shortened = affordable < wanted.epochs or steps < wanted.contrastive
-    return Plan(settings, fixed + steps * step + affordable * epoch, shortened)
+    settings = asdict(wanted) | {"epochs": round(affordable, 3), "most": wanted.epochs, "contrastive": steps, "contrastive_rows": each}
+    shortened = affordable < wanted.epochs or (steps, each) != (wanted.contrastive, wanted.contrastive_rows)
+    return Plan(settings, fixed + steps * min(each, n_train) * row + affordable * epoch, shortened)
+
+
+def _contrastive(wanted: Course, affordable: float, n_train: int) -> tuple[int, int]:
+    """Contrastive steps and the rows of each, where so many rows in all are affordable and no epoch; none where they would be too few."""
+    for rows, least in ((wanted.contrastive_rows, SOME_CONTRASTIVE), (contrast.ROWS // 2, LEAST_CONTRASTIVE)):
+        steps = int(min(wanted.contrastive, affordable / min(rows, n_train)))
+        if steps >= min(least, wanted.contrastive):
+            return steps, rows
+    return 0, 0
 
 
 def run(
@@ -229,7 +241,7 @@ def learn(bench: Workbench, net: Network, train: NDArray[np.int64], job: Job, *,
     moving = groups(net, rate(net, how))
     trained_parameters = sum(p.numel() for g in moving for p in g.parameters)
     if how.contrastive and net.head is not None and len(np.unique(bench.targets[train])) > 1:
-        contrast.run(bench, net, rows=train, groups=moving, point=how.point, steps=how.contrastive, job=job)
+        contrast.run(bench, net, rows=train, groups=moving, point=how.point, steps=how.contrastive, at_once=how.contrastive_rows, job=job)
         job.pace.may_skip = True
         states = training.pooled(bench, net, train, point=how.point)
         net.head = probe.fit_on(bench, states, train, points=net.head.points).head

@@ -228,14 +228,16 @@ class Ladder:
         """The budget, in seconds, that the shortest course of a rung would have fitted into; infinite where there is none."""
         seconds = max(1.0, self.left())
         for _ in range(40):
-            try:
-                found = self._affordable(strategy, seconds)
-            except CutRefused:
-                break
-            if found is not None:
+            if self.fits(strategy, seconds):
                 return self.clock.elapsed() + self.after + seconds
             seconds *= 1.25
         return math.inf
+
+    def fits(self, strategy: Strategy, seconds: float) -> bool:
+        """Whether a rung could be climbed in so many seconds, be it shortened and on one split."""
+        with suppress(CutRefused):
+            return self._affordable(strategy, seconds) is not None
+        return False
 
     def _affordable(self, strategy: Strategy, seconds: float) -> tuple[Plan, int] | None:
         """As many splits as fit in full; a shortened course only where not even one does."""

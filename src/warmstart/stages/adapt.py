@@ -25,8 +25,8 @@ PROBE_SHARE = 0.1
 """The probe gets at most this share of a budget that is too short for everything."""
 STRUCTURED_SHARE = 0.5
 """The head of a structured task gets its share by predicted cost, but at least this one; and all of it where that is too little."""
-CLASSIC_SHARE = 0.3
-"""Of the budget, for a structured task's model without a body where there is a body too."""
+CLASSIC_SHARE, STRUCTURED_CLASSIC_SHARE = 0.2, 0.3
+"""Of the budget, for the model without a body where there is a body too; and that of a structured task, which learns for long."""
 
 
 def run(
@@ -141,14 +141,17 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
 
     alone = recipe.strategy != "auto"
     candidates = rungs.expand([s for s in strategies if s[0].serve_cost < 1], ladder.bench, alone=alone)
-    # Without a body a structured task learns for long, too; with one, most of the time is for what starts from it.
-    share = CLASSIC_SHARE if answers.is_structured(ladder.bench.task) and any(s.serve_cost >= 1 for s, _ in strategies) else 1.0
+    share = 1.0
+    if any(s.serve_cost >= 1 for s, _ in strategies):  # most of the time is for what starts from the body
+        share = STRUCTURED_CLASSIC_SHARE if answers.is_structured(ladder.bench.task) else CLASSIC_SHARE
     ladder.reserved = max(0.0, ladder.left()) * (1 - share) if ladder.follow is None and share < 1 else 0.0
     steps = [ladder.climb(rung.label, rung.strategy, seconds=ladder.left() * share) for rung in candidates]
     ladder.reserved = 0.0
     bodies = rungs.expand([s for s in strategies if s[0].serve_cost >= 1], ladder.bench, alone=alone)
     verdict, plan, bodies = _go_on(recipe, ladder, bodies)
     above = _climb_bodies(recipe, ladder, bodies, steps)
+    if share < 1 and ladder.follow is None and not any(step.folds for step in above):  # all the time is theirs after all
+        steps = [ladder.widened(step) if step.folds else ladder.climb(step.label, step.strategy, seconds=ladder.left()) for step in steps]
     steps += [*([verdict.loser] if verdict is not None and verdict.loser is not None else []), *above]
     eligible = {rung.label for rung in [*candidates, *bodies] if rung.eligible}
     if not any(step.folds and step.label in eligible and step.strategy.order > 0 for step in steps) and recipe.strategy != "majority":
@@ -202,7 +205,7 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rival
     starved = False
     kept = movers
     if ladder.follow is None:
-        decided = ladder.decided("bodies", lambda: _afford(ladder, probes, _by_worth(movers)[:1] if few else movers))
+        decided = ladder.decided("bodies", lambda: _afford(ladder, probes, movers, few=few))
         kept = [rung for rung in movers if rung.label in decided["kept"]]
         starved, ladder.kept_point = decided["starved"], decided["keep_point"]
     ladder.bench.keep_point = ladder.kept_point
@@ -217,7 +220,7 @@ def _climb_probe(ladder: Ladder, rung: Candidate, above: list[Candidate], *, sta
     """Within its share of the time, where that is short; ``above`` are the rungs that follow."""
     from warmstart.engine import answers, rungs
 
-    share = PROBE_SHARE if ladder.single else 4 * PROBE_SHARE  # a probe on one fold of several is no estimate to build on
+    share = _probe_share(ladder)
     structured = answers.is_structured(ladder.bench.task)
     if structured and ladder.follow is None:  # its head is most of the work, and what all others start from
         share = max(STRUCTURED_SHARE, rungs.share(ladder, [rung], above))
@@ -232,6 +235,10 @@ def _climb_probe(ladder: Ladder, rung: Candidate, above: list[Candidate], *, sta
     else:  # a recorded plan does not try it again, so nothing of it may stay
         ladder.bench.hint, ladder.bench.probes = None, {}
     return step
+
+
+def _probe_share(ladder: Ladder) -> float:
+    return PROBE_SHARE if ladder.single else 4 * PROBE_SHARE  # a probe on one fold of several is no estimate to build on
 
 
 def _by_worth(movers: list[Candidate]) -> list[Candidate]:
@@ -279,12 +286,15 @@ def _climb_favourite(ladder: Ladder, movers: list[Candidate], rivals: list[Step]
     return [steps[rung.label] for rung in movers]
 
 
-def _afford(ladder: Ladder, probes: list[Candidate], movers: list[Candidate]) -> dict[str, Any]:
+def _afford(ladder: Ladder, probes: list[Candidate], movers: list[Candidate], *, few: bool) -> dict[str, Any]:
     """Which rungs that move the body there is time for, whether the probe must make do with less, and the cut that it keeps."""
-    from warmstart.engine import rungs
+    from warmstart.engine import answers, rungs
 
-    kept = rungs.affordable(ladder, movers, ladder.left())
-    starved = rungs.total(ladder, [*probes, *kept]) > ladder.left()
+    left = ladder.left()
+    kept = rungs.affordable(ladder, _by_worth(movers)[:1] if few else movers, left)
+    starved = rungs.total(ladder, [*probes, *kept]) > left
+    if starved and not answers.is_structured(ladder.bench.task):  # not for rungs that would not fit either way
+        starved = any(ladder.fits(rung.strategy, left * (1 - _probe_share(ladder))) for rung in movers)
     return {"kept": [rung.label for rung in kept], "starved": starved, "keep_point": ladder.cut_of(kept)}
 
 

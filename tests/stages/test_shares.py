@@ -1,0 +1,30 @@
+"""How a budget that is too short for everything is shared between the rungs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from warmstart.core import registry
+from warmstart.engine import splits
+from warmstart.engine.clock import Clock
+from warmstart.engine.ladder import Ladder
+from warmstart.engine.rungs import Candidate
+from warmstart.stages import adapt
+from warmstart.testing import tiny_bench
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_a_probe_is_hurried_for_rungs_that_can_follow_alone(few: bool, tmp_path: Path) -> None:
+    """A tenth of a second a row: of ``full`` the shortest course takes over two minutes a fit, the whole one a quarter of an hour."""
+    bench = tiny_bench(tmp_path / "bench")
+    bench.measured |= {"forward": 0.1 / bench.mean_length, "probe": 1e-9}
+    probe, full = (Candidate(name, registry.create("strategies", name)) for name in ("linear_probe", "full"))
+    found = {}
+    for budget in (150.0, 700.0, 20_000.0):
+        ladder = Ladder(bench, splits.folds(bench.targets, None, seed=0)[:5], Clock(budget), tmp_path)
+        decided = adapt._afford(ladder, [probe], [full], few=few)
+        assert decided["kept"] == ["full"]
+        found[budget] = decided["starved"]
+    assert found == {150.0: False, 700.0: True, 20_000.0: False}
