@@ -25,8 +25,8 @@ PROBE_SHARE = 0.1
 """The probe gets at most this share of a budget that is too short for everything."""
 STRUCTURED_SHARE = 0.5
 """The head of a structured task gets its share by predicted cost, but at least this one; and all of it where that is too little."""
-CLASSIC_SHARE, STRUCTURED_CLASSIC_SHARE = 0.2, 0.3
-"""Of the budget, for the model without a body where there is a body too; and that of a structured task, which learns for long."""
+CLASSIC_SHARE = 0.3
+"""Of the budget, for the model without a body where there is a body too."""
 
 
 def run(
@@ -141,9 +141,7 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
 
     alone = recipe.strategy != "auto"
     candidates = rungs.expand([s for s in strategies if s[0].serve_cost < 1], ladder.bench, alone=alone)
-    share = 1.0
-    if any(s.serve_cost >= 1 for s, _ in strategies):  # most of the time is for what starts from the body
-        share = STRUCTURED_CLASSIC_SHARE if answers.is_structured(ladder.bench.task) else CLASSIC_SHARE
+    share = CLASSIC_SHARE if any(s.serve_cost >= 1 for s, _ in strategies) else 1.0  # most of the time is for what starts from the body
     ladder.reserved = max(0.0, ladder.left()) * (1 - share) if ladder.follow is None and share < 1 else 0.0
     steps = [ladder.climb(rung.label, rung.strategy, seconds=ladder.left() * share) for rung in candidates]
     ladder.reserved = 0.0
