@@ -115,8 +115,8 @@ def test_a_plan_gives_up_epochs_before_contrastive_steps_and_their_rows_before_t
     assert course(whole + 0.01) == (2, 40, 64)
     assert course((whole + none) / 2) == (pytest.approx(1, abs=0.01), 40, 64)
     assert course(none + 0.1 * (whole - none)) == (0, 40, 64)
-    assert course(none - 19.9 * step) == (0, 20, 64)
-    assert course(none - 20.1 * step) == (0, 39, 32)
+    assert course(none - 29.9 * step) == (0, 10, 64)
+    assert course(none - 30.1 * step) == (0, 19, 32)
     assert course(none - 34.9 * step) == (0, 10, 32)
     assert plan(none - 35.1 * step) is None
 

@@ -35,8 +35,8 @@ ROUGH_PROBE_ROWS = 300
 SLACK = 1.3
 """Predicting the held rows, with what surrounds it, takes up to so many times its bare forward passes."""
 
-LEAST_CONTRASTIVE, SOME_CONTRASTIVE = 10, 20
-"""Contrastive steps that are worth a rung; where fewer than so many would fit, each has half the rows."""
+LEAST_CONTRASTIVE = 10
+"""Contrastive steps that are worth a rung; where fewer would fit, each has half the rows."""
 
 LEAST_EPOCHS, LEAST_ROWS = 0.3, 2_000
 """Less training than so many passes, and than so many rows, is not worth a rung."""
@@ -194,9 +194,9 @@ def _timed(bench: Workbench, wanted: Course, train: NDArray[np.int64], held: NDA
 
 def _contrastive(wanted: Course, affordable: float, n_train: int) -> tuple[int, int]:
     """Contrastive steps and the rows of each, where so many rows in all are affordable and no epoch; none where they would be too few."""
-    for rows, least in ((wanted.contrastive_rows, SOME_CONTRASTIVE), (contrast.ROWS // 2, LEAST_CONTRASTIVE)):
+    for rows in (wanted.contrastive_rows, contrast.ROWS // 2):
         steps = int(min(wanted.contrastive, affordable / min(rows, n_train)))
-        if steps >= min(least, wanted.contrastive):
+        if steps >= min(LEAST_CONTRASTIVE, wanted.contrastive):
             return steps, rows
     return 0, 0
 
