@@ -11,6 +11,7 @@ import json
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 DATA = Path(os.environ.get("WARMSTART_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data"))
 
@@ -46,8 +47,13 @@ def texts(name: str, count: int) -> list[str]:
         found = [" ".join(json.loads(line)["source"]) for line in lines]
     else:
         found = [text for text, _ in read(name, "train")]
+    return sample(found, count)
+
+
+def sample(rows: list[Any], count: int) -> list[Any]:
+    """At most ``count`` of the rows in random order, always the same."""
     chance = random.Random(0)  # noqa: S311 - a draw that can be repeated, not a secret
-    return chance.sample(found, min(count, len(found)))
+    return chance.sample(rows, min(count, len(rows)))
 
 
 def draw(rows: list[Row], per_class: int, seed: int) -> list[Row]:

@@ -7,7 +7,6 @@ command. A method that does not finish within ``--limit`` is not tried on the ot
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import sys
 import tempfile
@@ -95,7 +94,7 @@ def measure(
     """Cells by method and draw; methods take turns on each draw."""
     train, test = (corpora.read(name, split) for split in ("train", "test"))
     if 0 < given.test_rows < len(test):
-        test = random.Random(0).sample(test, given.test_rows)  # noqa: S311 - a draw that can be repeated, not a secret
+        test = corpora.sample(test, given.test_rows)
     cells: dict[str, dict[int, bench.Cell]] = {method: {} for method in chosen}
     with tempfile.TemporaryDirectory() as folder:
         files = {"test": corpora.write(Path(folder) / "test.csv", test[:50] if given.quick else test)}

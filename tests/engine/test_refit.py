@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from warmstart.core import registry
-from warmstart.engine import probe, sparse_linear, splits
+from warmstart.engine import probe, rungs, sparse_linear, splits
 from warmstart.engine.clock import Clock
 from warmstart.engine.job import Plan
 from warmstart.engine.ladder import REFIT, Ladder
+from warmstart.engine.rungs import Candidate
 from warmstart.engine.workbench import Workbench
 from warmstart.testing import tiny_bench
 
@@ -64,10 +65,14 @@ class Fixed:
 
 def test_only_one_rung_is_refitted(ladder: Ladder) -> None:
     """So of two rungs only the dearer needs time for that, and a rung that is cheaper than one before it needs none."""
-    assert ladder.estimate([Fixed(2.0), Fixed(3.0)]) == pytest.approx(5 * 5.0 + REFIT * 3.0)
+
+    def total(*seconds: float) -> float:
+        return rungs.total(ladder, [Candidate(str(s), Fixed(s)) for s in seconds])
+
+    assert total(2.0, 3.0) == pytest.approx(5 * 5.0 + REFIT * 3.0)
     ladder.dearest = 2.0
-    assert ladder.estimate([Fixed(2.0)]) == pytest.approx(10.0)
-    assert ladder.estimate([Fixed(3.0)]) == pytest.approx(15.0 + REFIT)
+    assert total(2.0) == pytest.approx(10.0)
+    assert total(3.0) == pytest.approx(15.0 + REFIT)
     for seconds, needed in ((2.0, 10.0), (3.0, 15.0 + REFIT)):
         assert ladder._affordable(Fixed(seconds), needed + 0.01) == (Plan({}, seconds), 5)
         assert ladder._affordable(Fixed(seconds), needed - 0.01) == (Plan({}, seconds), 1)

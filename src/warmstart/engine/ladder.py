@@ -117,7 +117,10 @@ class Ladder:
         return step
 
     def widened(self, step: Step) -> Step:
-        """A rung that made do with less for others, of which nothing came: on more splits or rows, where there is time for that now."""
+        """A rung that made do with less, or with nothing, for others of which nothing came: on more splits or rows, where there is time for
+        that now."""
+        if not step.folds:
+            return self.climb(step.label, step.strategy, seconds=self.left())
         found = None if self.follow is not None else self._affordable(step.strategy, self.left())
         if found is None:
             return step
@@ -128,8 +131,8 @@ class Ladder:
         wide = Step(step.label, step.strategy, dict(plan.settings), folds, plan.seconds * folds)
         before = self.bench.probe_rows, self.bench.hint, self.bench.probes
         if not same:
-            read = wide.settings.get("rows") or len(self.bench.hint_rows)
-            self.bench.probe_rows, self.bench.hint, self.bench.probes = read, None, {}
+            self.bench.hint, self.bench.probes = None, {}
+            self.bench.probed(wide.settings)
             for path in self._folder(step).glob("fold*"):
                 path.unlink()  # before the plan is written: a run that is resumed in between must not take them for the new ones
         self._write_plan(wide)
@@ -211,18 +214,18 @@ class Ladder:
         slower = measured.get("slower", 1.0)
         return max(AFTER, QUIET_AFTER * slower) + self.n_test * each * slower
 
-    def estimate(self, strategies: Sequence[Strategy]) -> float:
-        """Predicted seconds of climbing these rungs in full, and of a refit of the dearest as far as ``left`` keeps no time for it.
+    def fit_seconds(self, strategy: Strategy) -> float:
+        """Predicted seconds of one fit of a rung in full; infinite where it cannot be planned at all. One that refuses this body costs
+        nothing: climbing it gives the reason."""
+        train, held = self._learned(strategy, self.splits[0][0]), self.splits[0][1]
+        with suppress(CutRefused):
+            plan = strategy.plan(self.bench, train=train, held=held, seconds=math.inf)
+            return math.inf if plan is None else plan.seconds
+        return 0.0
 
-        Infinite where one cannot be planned at all. A rung that refuses this body costs nothing: climbing it gives the reason.
-        """
-        fits = [0.0]
-        for strategy in strategies:
-            train, held = self._learned(strategy, self.splits[0][0]), self.splits[0][1]
-            with suppress(CutRefused):
-                plan = strategy.plan(self.bench, train=train, held=held, seconds=math.inf)
-                fits.append(math.inf if plan is None else plan.seconds)
-        return sum(fits) * len(self.splits) + (0.0 if self.single else REFIT * max(0.0, max(fits) - self.dearest))
+    def altogether(self, fits: Sequence[float]) -> float:
+        """Seconds of climbing rungs of such fits in full, and of a refit of the dearest as far as ``left`` keeps no time for it."""
+        return sum(fits) * len(self.splits) + (0.0 if self.single else REFIT * max(0.0, max(fits, default=0.0) - self.dearest))
 
     def needed(self, strategy: Strategy) -> float:
         """The budget, in seconds, that the shortest course of a rung would have fitted into; infinite where there is none."""

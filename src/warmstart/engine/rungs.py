@@ -83,14 +83,14 @@ def affordable(ladder: Ladder, rungs: Sequence[Candidate], seconds: float) -> li
     worth.
     """
     kept: list[Candidate] = []
-    climbed: list[Strategy] = []
+    fits: list[float] = []
     for rung in sorted(rungs, key=lambda r: r.strategy.worth):
-        further = rung.strategy
-        if ladder.estimate([*climbed, further]) > seconds and hasattr(further, "smallest"):
-            further = further.smallest()
-        if not kept or ladder.estimate([*climbed, further]) <= seconds:
+        further = ladder.fit_seconds(rung.strategy)
+        if ladder.altogether([*fits, further]) > seconds and hasattr(rung.strategy, "smallest"):
+            further = ladder.fit_seconds(rung.strategy.smallest())
+        if not kept or ladder.altogether([*fits, further]) <= seconds:
             kept.append(rung)
-            climbed.append(further)
+            fits.append(further)
     return [rung for rung in rungs if rung in kept]
 
 
@@ -103,4 +103,4 @@ def share(ladder: Ladder, rungs: Sequence[Candidate], others: Sequence[Candidate
 
 def total(ladder: Ladder, rungs: Sequence[Candidate]) -> float:
     """Predicted seconds of climbing these rungs in full."""
-    return ladder.estimate([rung.strategy for rung in rungs])
+    return ladder.altogether([ladder.fit_seconds(rung.strategy) for rung in rungs])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -86,6 +86,10 @@ class Workbench:
     def __post_init__(self) -> None:
         if len(self.targets) == len(self.inputs):
             self.targets = self.variants.extended(self.targets)
+
+    def probed(self, settings: Mapping[str, Any]) -> None:
+        """A probe with these settings was climbed (no ``rows``: it read all)."""
+        self.probe_rows = settings.get("rows") or len(self.hint_rows)
 
     @cached_property
     def balance(self) -> Balance:

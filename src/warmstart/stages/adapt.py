@@ -149,7 +149,7 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
     verdict, plan, bodies = _go_on(recipe, ladder, bodies)
     above = _climb_bodies(recipe, ladder, bodies, steps)
     if share < 1 and ladder.follow is None and not any(step.folds for step in above):  # all the time is theirs after all
-        steps = [ladder.widened(step) if step.folds else ladder.climb(step.label, step.strategy, seconds=ladder.left()) for step in steps]
+        steps = [ladder.widened(step) for step in steps]
     steps += [*([verdict.loser] if verdict is not None and verdict.loser is not None else []), *above]
     eligible = {rung.label for rung in [*candidates, *bodies] if rung.eligible}
     if not any(step.folds and step.label in eligible and step.strategy.order > 0 for step in steps) and recipe.strategy != "majority":
@@ -210,7 +210,7 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rival
     below = [_climb_probe(ladder, rung, kept, starved=starved) for rung in probes]
     above = _climb_favourite(ladder, movers, [*rivals, *below]) if few else _climb_movers(ladder, movers, kept)
     if starved and not any(step.folds for step in above):  # nothing came of what its time was kept for
-        below = [ladder.widened(step) if step.folds else ladder.climb(step.label, step.strategy, seconds=ladder.left()) for step in below]
+        below = [ladder.widened(step) for step in below]
     return below + above
 
 
@@ -228,7 +228,7 @@ def _climb_probe(ladder: Ladder, rung: Candidate, above: list[Candidate], *, sta
     if structured and starved and not step.folds and step.error is None:
         step = ladder.climb(rung.label, rung.strategy, seconds=ladder.left())
     if step.folds:
-        ladder.bench.probe_rows = step.settings.get("rows") or len(ladder.bench.hint_rows)
+        ladder.bench.probed(step.settings)
         ladder.bench.head_epochs = step.settings.get("epochs", 0.0)
     else:  # a recorded plan does not try it again, so nothing of it may stay
         ladder.bench.hint, ladder.bench.probes = None, {}
