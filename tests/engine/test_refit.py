@@ -12,7 +12,7 @@ from warmstart.core import registry
 from warmstart.engine import probe, rungs, sparse_linear, splits
 from warmstart.engine.clock import Clock
 from warmstart.engine.job import Plan
-from warmstart.engine.ladder import REFIT, Ladder
+from warmstart.engine.ladder import REFIT, Ladder, Step
 from warmstart.engine.rungs import Candidate
 from warmstart.engine.workbench import Workbench
 from warmstart.testing import tiny_bench
@@ -56,11 +56,23 @@ class Fixed:
 
     order, serve_cost, worth = 30, 1.0, 1
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, once: float = 0.0) -> None:
+        self.seconds, self.once = seconds, once
 
     def plan(self, bench: Workbench, *, train: np.ndarray, held: np.ndarray, seconds: float) -> Plan | None:
-        return Plan({}, self.seconds) if self.seconds <= seconds else None
+        each = self.seconds + self.once / bench.fits
+        return Plan({}, each, once=self.once) if each <= seconds else None
+
+
+def test_the_first_fit_has_the_time_that_all_of_them_share(ladder: Ladder) -> None:
+    rung = Fixed(10.0, once=100.0)
+    plan, folds = ladder._affordable(rung, 190.0) or (Plan({}, 0.0), 0)
+    assert (plan.seconds, folds) == (30.0, 5)
+    step = Step("rung", rung, {}, folds, plan.seconds * folds, once=plan.once)
+    ladder.clock = Clock(160.0 + ladder.after)
+    first, second = (ladder._allowance(step, fold) for fold in (0, 1))
+    assert first == pytest.approx(30.0 * 1.05 + 80.0, abs=0.01)
+    assert second == pytest.approx(30.0 * 1.05, abs=0.01)
 
 
 def test_only_one_rung_is_refitted(ladder: Ladder) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,12 @@ from numpy.typing import NDArray
 
 from warmstart.core.errors import DataError
 from warmstart.core.protocols import Link
-from warmstart.engine import balance, linear, splits
+from warmstart.engine import balance, linear, linear_cost, splits
 from warmstart.engine.sparse_linear import Floats, Tuned
 
 SEARCH_ROWS = 3_000
 FOLDS = 3
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
-STEPS = 30
-"""Steps of L-BFGS that a fit takes in the middle; behind a prediction of time alone."""
 
 
 def fit(
@@ -55,22 +52,6 @@ def _chosen(x: torch.Tensor, targets: NDArray[Any], link: Link, n_classes: int, 
 def seconds(n: int, *, n_features: int, n_classes: int, tuned: bool, rate: float) -> float:
     """Predicted seconds of ``fit`` on ``n`` rows, at ``rate`` multiplications a second."""
 
-    def work(rows: int, fits: int, folds: int) -> float:
-        own = min(rows, n_features)  # the rows span what can be learned
-        return rows * n_features * own + fits * (own**3 / 3 + STEPS * 2 * rows * own * n_classes * folds)
-
-    searched = 0.0 if tuned else work(min(n, SEARCH_ROWS), len(STRENGTHS), FOLDS)
-    return (searched + work(min(n, linear.MAX_ROWS), 1, 1)) / rate
-
-
-def measured_rate(features: Floats) -> float:
-    """Multiplications a second of the products that a fit consists of, on a sample of its features."""
-    x = torch.from_numpy(features)
-    best = min(_timed(x) for _ in range(3))
-    return len(x) ** 2 * x.shape[1] / max(best, 1e-7)
-
-
-def _timed(x: torch.Tensor) -> float:
-    began = time.perf_counter()
-    x @ x.T
-    return time.perf_counter() - began
+    size: Any = {"n_features": n_features, "n_classes": n_classes, "rate": rate}
+    searched = 0.0 if tuned else linear_cost.seconds(min(n, SEARCH_ROWS), folds=FOLDS, strengths=len(STRENGTHS), **size)
+    return searched + linear_cost.seconds(min(n, linear.MAX_ROWS), **size)

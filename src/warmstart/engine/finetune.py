@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from warmstart.core.errors import CutRefused
-from warmstart.engine import answers, bodies, contrast, cut, fit, master_weights, predictor, probe, store, structured, training
+from warmstart.engine import answers, bodies, contrast, cut, fit, linear, master_weights, predictor, probe, store, structured, training
 from warmstart.engine.job import Fitted, Job, Plan
 from warmstart.engine.network import Network, groups_by_depth
 from warmstart.engine.seeds import seeded
@@ -168,15 +168,21 @@ def plan(
 
 def _timed(bench: Workbench, wanted: Course, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float, cost: float) -> Plan | None:
     n_train, n_held = len(train), len(held)
-    states = training.prefix_seconds(bench, np.concatenate([train, held]), wanted.point) if wanted.point else 0.0
+    once = training.prefix_seconds(bench, np.concatenate([train, held]), wanted.point) if wanted.point else 0.0
+    head = 0.0
     if answers.is_structured(bench.task):
-        states += structured.first_head_seconds(bench, train, wanted.head_epochs)
+        head = structured.first_head_seconds(bench, train, wanted.head_epochs)
     elif wanted.head == "pooled":
-        states += training.prefix_seconds(bench, probe.subset(bench, train, wanted.probe_rows), None)
+        rows = probe.subset(bench, train, wanted.probe_rows)
+        once += training.shared_seconds(bench, rows, train) + probe.hint_seconds(bench, len(rows))
+        n_points = len(bench.hint[0]) if bench.hint is not None else 1
+        head = probe.seconds(bench, len(rows), n_points=n_points)
+        if wanted.contrastive:  # and anew after it
+            head += probe.seconds(bench, n_train, n_points=n_points, strengths=len(linear.STRENGTHS))
     predict = n_held * bench.mean_length * bench.forward_seconds()
     steps, each = wanted.contrastive, wanted.contrastive_rows
     row = cost * training.seconds(bench, n_rows=1, epochs=1, point=wanted.point)
-    fixed = states + predict + 0.3
+    fixed = once / bench.fits + head + predict + 0.3
     epoch = n_train * row
     affordable = min(wanted.epochs, (seconds - fixed - steps * min(each, n_train) * row) / max(epoch, 1e-9))
     least = min(LEAST_EPOCHS, LEAST_ROWS / max(1, n_train))
@@ -189,7 +195,7 @@ def _timed(bench: Workbench, wanted: Course, train: NDArray[np.int64], held: NDA
             return None
     settings = asdict(wanted) | {"epochs": round(affordable, 3), "most": wanted.epochs, "contrastive": steps, "contrastive_rows": each}
     shortened = affordable < wanted.epochs or (steps, each) != (wanted.contrastive, wanted.contrastive_rows)
-    return Plan(settings, fixed + steps * min(each, n_train) * row + affordable * epoch, shortened)
+    return Plan(settings, fixed + steps * min(each, n_train) * row + affordable * epoch, shortened, once)
 
 
 def _contrastive(wanted: Course, affordable: float, n_train: int) -> tuple[int, int]:

@@ -20,12 +20,14 @@ from warmstart.engine.clock import Pace, replans
 class Plan:
     """What one fit shall do: ``settings`` are plain JSON values that, with the seed, decide every bit of the result.
 
-    ``shortened``: there was no time for what the strategy would have liked to do.
+    ``seconds``: of one fit, with its share of what several need together (``Workbench.fits``); ``once`` are the seconds of all that,
+    which the first one takes. ``shortened``: there was no time for what the strategy would have liked to do.
     """
 
     settings: dict[str, Any]
     seconds: float
     shortened: bool = False
+    once: float = 0.0
 
 
 @dataclass(frozen=True)

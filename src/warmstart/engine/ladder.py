@@ -50,8 +50,8 @@ Enough: TypeAlias = "Callable[[Step, int], bool]"
 class Step:
     """One rung as climbed, or passed over (``folds`` is 0 and ``note`` says why).
 
-    ``logits`` are those of the held rows of the first ``folds`` splits, one after another. ``replans`` holds, per fit, where training
-    was shortened.
+    ``logits`` are those of the held rows of the first ``folds`` splits, one after another. Of the ``predicted`` seconds the first fit takes
+    ``once`` for all of them. ``replans`` holds, per fit, where training was shortened.
     """
 
     label: str
@@ -63,6 +63,7 @@ class Step:
     trainable: int = 0
     note: str = ""
     error: WarmstartError | None = None
+    once: float = 0.0
     replans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     logits: NDArray[np.float32] | None = None
 
@@ -128,7 +129,7 @@ class Ladder:
         same = plan.settings == step.settings
         if plan.shortened or folds < step.folds or (same and folds == step.folds):
             return step
-        wide = Step(step.label, step.strategy, dict(plan.settings), folds, plan.seconds * folds)
+        wide = Step(step.label, step.strategy, dict(plan.settings), folds, plan.seconds * folds, once=plan.once)
         before = self.bench.probe_rows, self.bench.hint, self.bench.probes
         if not same:
             self.bench.hint, self.bench.probes = None, {}
@@ -176,14 +177,15 @@ class Ladder:
             return True
         done = self._read(step, "plan")
         if done is not None:
-            step.settings, step.folds, step.predicted = done["settings"], done["folds"], done["predicted"]
+            step.settings, step.folds = done["settings"], done["folds"]
+            step.predicted, step.once = done["predicted"], done.get("once", 0.0)
             return True
         found = self._affordable(step.strategy, seconds)
         if found is None:
             step.note = f"does not fit into the {max(0.0, seconds):.0f} s left"
             return False
         plan, step.folds = found
-        step.settings, step.predicted = plan.settings, plan.seconds * step.folds
+        step.settings, step.predicted, step.once = plan.settings, plan.seconds * step.folds, plan.once
         self._write_plan(step)
         return True
 
@@ -218,6 +220,7 @@ class Ladder:
         """Predicted seconds of one fit of a rung in full; infinite where it cannot be planned at all. One that refuses this body costs
         nothing: climbing it gives the reason."""
         train, held = self._learned(strategy, self.splits[0][0]), self.splits[0][1]
+        self.bench.fits = len(self.splits)
         with suppress(CutRefused):
             plan = strategy.plan(self.bench, train=train, held=held, seconds=math.inf)
             return math.inf if plan is None else plan.seconds
@@ -249,6 +252,7 @@ class Ladder:
         )
         train, held = self._learned(strategy, self.splits[0][0]), self.splits[0][1]
         for folds in dict.fromkeys([len(self.splits), first_repeat, 1]):
+            self.bench.fits = folds
             plan = strategy.plan(self.bench, train=train, held=held, seconds=self._each(folds, seconds))
             if plan is None or (folds > 1 and plan.shortened):
                 continue
@@ -323,8 +327,9 @@ class Ladder:
         """Seconds that one fit may take: as predicted, or more where nobody else needs the time."""
         if not step.predicted:
             return float("inf")
-        fits = step.folds - fold + (0 if self.single else REFIT)
-        return max(min(step.predicted / step.folds * 1.05, self.left()), GROWTH * (self.left() - self.reserved) / fits)
+        once = step.once if fold == 0 else 0.0  # of which the prediction for one fit has its share
+        own = step.predicted / step.folds * 1.05 + once * (1 - 1 / step.folds)
+        return max(min(own, self.left()), once + GROWTH * self._each(step.folds - fold, self.left() - self.reserved - once))
 
     def _deadline(self, step: Step) -> float:
         """When a fit is given up. One that an earlier attempt may have begun, and that is all there is, is brought to its end: what is left
@@ -351,7 +356,7 @@ class Ladder:
         return Job(name, step.settings, fold, pace, self._folder(step), None if self.bench.quiet else step.label)
 
     def _write_plan(self, step: Step) -> None:
-        self._write(step, "plan", {"settings": step.settings, "folds": step.folds, "predicted": step.predicted})
+        self._write(step, "plan", {"settings": step.settings, "folds": step.folds, "predicted": step.predicted, "once": step.once})
 
     def _announce(self, step: Step) -> None:
         if not self.bench.quiet:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.core.errors import DataError
-from warmstart.engine import balance, linear, splits
+from warmstart.engine import balance, linear, linear_cost, splits
 from warmstart.engine.network import PooledHead
 from warmstart.engine.workbench import Workbench
 
@@ -26,6 +26,10 @@ HINT_ROWS = 1500
 INNER_FOLDS, INNER_FOLDS_FEW, FEW = 3, 5, 1000
 """Folds of the search, and those below ``FEW`` rows, where a third is much to hold out: with ten images a class of CIFAR-10 on the last
 state of a frozen ResNet-20, five give 81.4 % of the test images and three 80.7 % (ten draws)."""
+
+
+AROUND = (10, 1, 0.1)
+"""Times the strength that the wide search found, what each fit tries."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,12 @@ def hint(bench: Workbench, n: int) -> tuple[tuple[int, ...], float]:
 
 def fit(bench: Workbench, rows: NDArray[np.int64], *, points: tuple[int, ...] | None = None, strength: float | None = None) -> Probe:
     """The best linear head on the frozen pooled states of these rows; found once for the same rows."""
-    known = rows.tobytes() + repr((points, strength)).encode()
+    good_points, good_strength = hint(bench, len(rows)) if points is None or strength is None else (points, strength)
+    points = points or good_points
+    around = [strength] if strength is not None else [good_strength * factor for factor in AROUND]
+    known = rows.tobytes() + repr((points, around)).encode()
     if known not in bench.probes:
-        good_points, good_strength = hint(bench, len(rows)) if points is None or strength is None else (points, strength)
-        around = [strength] if strength is not None else [good_strength * factor for factor in (10, 1, 0.1)]
-        bench.probes[known] = fit_on(bench, bench.pooled(rows), rows, points=points or good_points, strengths=around)
+        bench.probes[known] = fit_on(bench, bench.pooled(rows), rows, points=points, strengths=around)
     found: Probe = copy.deepcopy(bench.probes[known])
     return found
 
@@ -135,6 +140,32 @@ def fit_on(
     weight = fitted.weight / torch.where(scale > 0, scale, torch.ones(()))
     bias = fitted.bias + fitted.weight @ shift
     return Probe(PooledHead(points, weight, bias, shift, scale).to(bench.device), points, strength)
+
+
+def seconds(bench: Workbench, n: int, *, n_points: int, strengths: int = len(AROUND)) -> float:
+    """Predicted seconds of fitting a head on ``n`` rows: the search among so many strengths, then the fit. In the proportion in which the
+    last probe was dearer or cheaper than predicted."""
+    rows, size = min(n, linear.MAX_ROWS), _size(bench, n_points)
+    searched = 0.0
+    if strengths > 1:
+        folds = INNER_FOLDS_FEW if rows < FEW else INNER_FOLDS
+        searched = linear_cost.seconds(min(rows, SEARCH_ROWS), folds=folds, strengths=strengths, **size)
+    return (searched + linear_cost.seconds(rows, **size)) * bench.measured.get("probe", 1.0)
+
+
+def hint_seconds(bench: Workbench, n: int) -> float:
+    """Predicted seconds of the wide search; none where it has been made."""
+    if bench.hint is not None:
+        return 0.0
+    rows = min(bench.probe_rows or n, HINT_ROWS)
+    tried = candidates(bench.backbone.n_blocks + 1)
+    return sum(seconds(bench, rows, n_points=len(points), strengths=len(linear.STRENGTHS)) for points in tried)
+
+
+def _size(bench: Workbench, n_points: int) -> dict[str, Any]:
+    if "linear" not in bench.measured:
+        bench.measured["linear"] = linear_cost.measured_rate(bench.device)
+    return {"n_features": bench.width * n_points, "n_classes": bench.n_classes, "rate": bench.measured["linear"]}
 
 
 def subset(bench: Workbench, rows: NDArray[np.int64], n: int | None) -> NDArray[np.int64]:

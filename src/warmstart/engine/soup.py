@@ -71,7 +71,7 @@ def plan(
         return None
     settings = {**one.settings, "courses": chosen, "most_courses": courses or MOST, "starter": starter}
     free = bool(starter) or (math.isinf(seconds) and courses is None)  # before the climb: the starter will have been climbed by then
-    return Plan(settings, max(1, chosen - free) * one.seconds)
+    return Plan(settings, max(1, chosen - free) * one.seconds, once=one.once)
 
 
 def run(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job, *, groups: Groups) -> Fitted:

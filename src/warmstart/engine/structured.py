@@ -118,14 +118,15 @@ def plan(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], se
         CutRefused: The body has no states that such a head can read.
     """
     head = fresh(bench, train, bench.seed)
-    states = bench.lacking(np.concatenate([train, held]), points=head.points) * bench.mean_length * bench.forward_seconds()
+    once = bench.lacking(np.concatenate([train, held]), points=head.points) * bench.mean_length * bench.forward_seconds()
     each = seconds_per_row(bench, head)
-    fixed = states + answer_seconds(bench, len(held)) + 0.5
+    fixed = once / bench.fits + answer_seconds(bench, len(held)) + 0.5
     wanted = epochs(bench.task, len(train))
     affordable = min(wanted, (seconds - fixed) / max(1e-9, each * len(train)))
     if affordable < min(wanted, LEAST_EPOCHS):
         return None
-    return Plan({"epochs": round(affordable, 3), "most": wanted}, fixed + affordable * each * len(train), shortened=affordable < wanted)
+    settings = {"epochs": round(affordable, 3), "most": wanted}
+    return Plan(settings, fixed + affordable * each * len(train), shortened=affordable < wanted, once=once)
 
 
 def seconds_per_row(bench: Workbench, head: Any = None) -> float:

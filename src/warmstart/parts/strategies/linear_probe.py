@@ -54,23 +54,28 @@ class Part:
         return points
 
     def plan(self, bench: Workbench, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float) -> Plan | None:
+        import numpy as np
+
         from warmstart.engine import answers, linear, probe, structured, training
         from warmstart.engine.job import Plan
 
         if answers.is_structured(bench.task):
             return structured.plan(bench, train, held, seconds)
 
-        def cost(n: int) -> float:
-            states = training.prefix_seconds(bench, probe.subset(bench, train, n), None) + training.prefix_seconds(bench, held, None)
-            size = min(n, 20_000) * bench.n_classes * bench.width * (bench.backbone.n_blocks + 1)
-            return states + 0.3 + size * bench.measured.get("probe", 1e-8)
-
-        most = min(len(train), linear.most_rows(bench.width * (bench.backbone.n_blocks + 1)))
+        n_points = bench.backbone.n_blocks + 1
+        most = min(len(train), linear.most_rows(bench.width * n_points))
         for n in dict.fromkeys([most, *(n for n in (5000, 2500, 1200, 600, 300) if n < most)]):
-            predicted = cost(n)
-            if predicted <= seconds:
-                return Plan({"rows": n if n < len(train) else None}, predicted, shortened=n < most)  # None: a refit has more of them
+            read = np.concatenate([probe.subset(bench, train, n), held])
+            once = training.shared_seconds(bench, read, np.concatenate([train, held])) + probe.hint_seconds(bench, n)
+            predicted = 0.3 + probe.seconds(bench, n, n_points=self._n_points(bench)) + once / bench.fits
+            if predicted <= seconds:  # no rows in the settings: all, and a refit has more of them
+                return Plan({"rows": n if n < len(train) else None}, predicted, shortened=n < most, once=once)
         return None
+
+    def _n_points(self, bench: Workbench) -> int:
+        """How many points the head reads, as far as that is known: at most all."""
+        named = self.points(bench.backbone.n_blocks + 1)
+        return len(named or (bench.hint or (range(bench.backbone.n_blocks + 1),))[0])
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
         import time
@@ -85,10 +90,10 @@ class Part:
             return structured.probe(bench, train, held, job)
         train = probe.subset(bench, train, job.settings["rows"])
         features = bench.pooled(np.concatenate([train, held]))
+        predicted = probe.hint_seconds(bench, len(train)) + probe.seconds(bench, len(train), n_points=self._n_points(bench))
         began = time.perf_counter()
         found = probe.fit(bench, train, points=self.points(features.shape[1]), strength=self.options.strength)
-        size = min(len(train), 20_000) * bench.n_classes * features.shape[1] * features.shape[2]
-        bench.measured["probe"] = (time.perf_counter() - began) / size
+        bench.measured["probe"] = bench.measured.get("probe", 1.0) * (time.perf_counter() - began) / predicted
         held_logits = found.head(features[len(train) :].to(bench.device)).detach().cpu().numpy()
         network = Network(bench.backbone.model, found.head)
         trainable = found.head.weight.numel() + found.head.bias.numel()
