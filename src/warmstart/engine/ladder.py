@@ -97,15 +97,15 @@ class Ladder:
         """Whether one split gives the estimate, so that its model is the result."""
         return len(self.splits) == 1
 
-    def climb(self, label: str, strategy: Strategy, *, seconds: float, enough: Enough | None = None) -> Step:
+    def climb(self, label: str, strategy: Strategy, *, seconds: float, enough: Enough | None = None, whole: bool = False) -> Step:
         """One rung on as many splits as fit into ``seconds`` (and its refit), or passed over with the reason.
 
-        ``enough`` is asked after each split, with the held-out logits so far, whether the others may be left out.
+        ``enough`` is asked after each split, with the held-out logits so far, whether the others may be left out. ``whole``: not shortened.
         """
         step = Step(label, strategy)
         self.bench.look()
         try:
-            if not self._decide(step, seconds):
+            if not self._decide(step, seconds, whole):
                 return step
             self._announce(step)
             self._fits(step, enough)
@@ -167,7 +167,7 @@ class Ladder:
         """The held rows of the first splits, one after another."""
         return np.concatenate([held for _, held in self.splits[:folds]])
 
-    def _decide(self, step: Step, seconds: float) -> bool:
+    def _decide(self, step: Step, seconds: float, whole: bool) -> bool:
         if self.follow is not None:
             recorded = self.follow.get(step.label)
             if recorded is None or not recorded["folds"]:
@@ -180,9 +180,9 @@ class Ladder:
             step.settings, step.folds = done["settings"], done["folds"]
             step.predicted, step.once = done["predicted"], done.get("once", 0.0)
             return True
-        found = self._affordable(step.strategy, seconds)
+        found = self._affordable(step.strategy, seconds, whole=whole)
         if found is None:
-            step.note = f"does not fit into the {max(0.0, seconds):.0f} s left"
+            step.note = f"does not fit {'in full ' * whole}into the {max(0.0, seconds):.0f} s left"
             return False
         plan, step.folds = found
         step.settings, step.predicted, step.once = plan.settings, plan.seconds * step.folds, plan.once
@@ -245,8 +245,8 @@ class Ladder:
             return self._affordable(strategy, seconds) is not None
         return False
 
-    def _affordable(self, strategy: Strategy, seconds: float) -> tuple[Plan, int] | None:
-        """As many splits as fit in full; a shortened course only where not even one does."""
+    def _affordable(self, strategy: Strategy, seconds: float, *, whole: bool = False) -> tuple[Plan, int] | None:
+        """As many splits as fit in full; a shortened course only where not even one does, and it need not be ``whole``."""
         first_repeat = next(
             (i for i in range(1, len(self.splits)) if len(self._seen(i)) >= len(self._seen(len(self.splits)))), len(self.splits)
         )
@@ -254,7 +254,7 @@ class Ladder:
         for folds in dict.fromkeys([len(self.splits), first_repeat, 1]):
             self.bench.fits = folds
             plan = strategy.plan(self.bench, train=train, held=held, seconds=self._each(folds, seconds))
-            if plan is None or (folds > 1 and plan.shortened):
+            if plan is None or (plan.shortened and (whole or folds > 1)):
                 continue
             if folds <= first_repeat or plan.seconds * (folds - first_repeat) <= REPEATS_SHARE * seconds:
                 return plan, folds

@@ -245,7 +245,10 @@ def _by_worth(movers: list[Candidate]) -> list[Candidate]:
 
 
 def _climb_movers(ladder: Ladder, movers: list[Candidate], kept: list[Candidate]) -> list[Step]:
-    """Those there is time for, in order; then those that were given up, in what time is left."""
+    """Those there is time for, in order; then those that were given up, in what time is left.
+
+    These are not shortened where another came to something: it would be chosen by few held rows, if it were, over one that had its time.
+    """
     from warmstart.engine import rungs
 
     climbed = {}
@@ -255,7 +258,8 @@ def _climb_movers(ladder: Ladder, movers: list[Candidate], kept: list[Candidate]
     # Rungs turn out dearer or cheaper than predicted; what time is left goes to those that were given up.
     for rung in sorted(movers, key=lambda r: r.strategy.worth):
         if rung.label not in climbed:
-            climbed[rung.label] = ladder.climb(rung.label, rung.strategy, seconds=ladder.left())
+            whole = any(step.folds for step in climbed.values())
+            climbed[rung.label] = ladder.climb(rung.label, rung.strategy, seconds=ladder.left(), whole=whole)
     return [climbed[rung.label] for rung in movers]
 
 
