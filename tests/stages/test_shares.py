@@ -28,3 +28,16 @@ def test_a_probe_is_hurried_for_rungs_that_can_follow_alone(few: bool, tmp_path:
         assert decided["kept"] == ["full"]
         found[budget] = decided["starved"]
     assert found == {150.0: False, 700.0: True, 20_000.0: False}
+
+
+def test_what_was_given_up_is_climbed_in_full_or_not_at_all_where_another_had_its_time(tmp_path: Path) -> None:
+    bench = tiny_bench(tmp_path / "bench")
+    bench.measured |= {"forward": 0.1 / bench.mean_length, "probe": 1e-9}
+    tail, full = (Candidate(name, registry.create("strategies", name)) for name in ("tail", "full"))
+    ladder = Ladder(bench, splits.folds(bench.targets, None, seed=0)[:5], Clock(1700.0), tmp_path)
+    bench.hint_rows = ladder.splits[0][0]
+    above = adapt._climb_movers(ladder, [tail, full], [tail])
+    assert [step.folds for step in above] == [1, 0]
+    assert "does not fit in full" in above[1].note
+    ladder.folder = tmp_path / "alone"
+    assert adapt._climb_movers(ladder, [full], [])[0].folds == 1  # shortened, as there is nothing else

@@ -46,6 +46,12 @@ class Backbone:
         """Number of parameters of the body."""
         return sum(p.numel() for p in self.model.parameters())
 
+    @cached_property
+    def convolutional(self) -> bool:
+        """Whether blocks of the trunk, or parts of a body without one, hold convolutions."""
+        blocks = [self.model] if self.trunk is None else self.trunk.blocks
+        return any(p.ndim > 2 for block in blocks for p in block.parameters())
+
     @property
     def precision(self) -> torch.dtype:
         """The type the frozen body computes in."""

@@ -126,9 +126,7 @@ def first_points(bench: Workbench, n_train: int) -> tuple[int, ...]:
     """States that the head of a moving body reads: the final one, or of a convolutional body those that suit the data by the probe's
     search. Where these are more than the final one, the body comes from other data, and its upper blocks help little."""
     # Of MiniLM the final state alone: on SST-2 with four of six blocks trained for one epoch it gave 87.5 where all states gave 86.0.
-    trunk, body = bench.backbone.trunk, bench.backbone.model
-    moved = body.parameters() if trunk is None else (p for block in trunk.blocks for p in block.parameters())
-    return probe.hint(bench, n_train)[0] if any(p.ndim > 2 for p in moved) else (bench.backbone.n_blocks,)
+    return probe.hint(bench, n_train)[0] if bench.backbone.convolutional else (bench.backbone.n_blocks,)
 
 
 def rate(net: Network, how: Course) -> float:
