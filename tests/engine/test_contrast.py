@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from warmstart.engine import contrast, network
+from warmstart.engine import contrast, master_weights, network
 from warmstart.engine.clock import Pace
 from warmstart.engine.fit import Group
 from warmstart.engine.job import Job
@@ -80,6 +80,39 @@ def test_rows_of_a_class_are_drawn_together_from_a_cut_as_from_the_raw_rows(tmp_
         assert all(torch.equal(a, b) for a, b in zip(others, frozen, strict=True))
         losses.append(done.loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_the_gradient_in_parts_is_that_of_all_rows_together() -> None:
+    torch.manual_seed(0)
+    rows, targets = torch.randn(11, 5), torch.arange(11) % 3
+    body = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4))
+    found = {}
+    for count in (1, 2, 4, 11):
+        body.zero_grad()
+        loss = contrast.in_parts(lambda part: body(rows[part]), np.array_split(np.arange(11), count), lambda z: contrast.loss(z, targets))
+        loss.backward()
+        found[count] = (float(loss.detach()), [p.grad.clone() for p in body.parameters() if p.grad is not None])
+    for value, gradients in found.values():
+        assert value == pytest.approx(found[1][0], rel=1e-5)
+        torch.testing.assert_close(gradients, found[1][1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("large", [2**30, 1])
+def test_long_rows_go_through_the_body_in_parts(large: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With embedding tables that have dense gradients, and sparse ones."""
+    bench, rows = tiny_bench(tmp_path), np.arange(96)
+    monkeypatch.setattr(master_weights, "LARGE", large)
+    assert len(contrast.parts_of(bench, rows[:64])) == 1
+    ended = []
+    for tokens in (4096, 100):
+        monkeypatch.setattr(contrast, "TOKENS", tokens)
+        net = Network(copy.deepcopy(bench.backbone.model), None)
+        moved = [Group(tuple(net.body.parameters()), 1e-3)]
+        contrast.run(bench, net, rows=rows, groups=moved, point=0, steps=4, job=Job("fold0", {}, 0, Pace(math.inf)))
+        ended.append(_contrast(bench, net))
+    assert len(contrast.parts_of(bench, rows[:64])) > 4
+    assert ended[0] < _contrast(bench, Network(bench.backbone.model, None)) - 0.01
+    assert ended[1] == pytest.approx(ended[0], rel=1e-3)
 
 
 def test_too_slow_a_phase_is_shortened_and_followed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ a batch with each other gives every label many partners (Khosla et al. 2020; Set
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,6 +22,8 @@ from warmstart.engine.workbench import Workbench
 
 TEMPERATURE = 0.1
 ROWS = 64
+TOKENS, MAPS = 4096, 1024
+"""Padded tokens that go through a body at once, and that of convolutions, whose maps are larger."""
 HEAD = 0.5
 """Seconds that fitting a head takes afterwards, about; before it each row goes through the body."""
 
@@ -37,6 +40,35 @@ def loss(embedded: Tensor, targets: Tensor, *, temperature: float = TEMPERATURE)
     log_share = similarity - similarity.logsumexp(1, keepdim=True)
     drawn = -log_share.masked_fill(~partners, 0.0).sum(1) / partners.sum(1).clamp_min(1)
     return drawn.sum() / partners.any(1).sum().clamp_min(1)
+
+
+def parts_of(bench: Workbench, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """These rows as they go through a body that learns: together, or in parts of so many tokens."""
+    tokens = float(bench.lengths[rows].max()) * len(rows)
+    return np.array_split(rows, min(len(rows), math.ceil(tokens / (MAPS if bench.backbone.convolutional else TOKENS))))
+
+
+def in_parts(
+    embedded: Callable[[NDArray[np.int64]], Tensor], parts: Sequence[NDArray[np.int64]], loss_of: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """A loss of all rows together, whose ``backward`` gives the parameters their gradient, with the activations of one part in memory.
+
+    Each part is embedded twice: without a graph for the loss and its gradient by the embeddings, then with one for the gradient by the
+    parameters (gradient caching, Gao et al. 2021, arXiv:2101.06983). The body must give the same both times.
+    """
+    if len(parts) == 1:
+        return loss_of(embedded(parts[0]))
+    with torch.no_grad():
+        states = [embedded(part) for part in parts]
+    leaf = torch.cat(states).requires_grad_()
+    found = loss_of(leaf)
+    found.backward()  # type: ignore[no-untyped-call]
+    assert leaf.grad is not None  # noqa: S101 - narrows
+    gradients = torch.split(leaf.grad, [len(part) for part in parts])
+    for part, gradient in zip(parts[:-1], gradients[:-1], strict=True):
+        (embedded(part) * gradient).sum().backward()  # type: ignore[no-untyped-call]
+    last = (embedded(parts[-1]) * gradients[-1]).sum()
+    return found.detach() + last - last.detach()
 
 
 def batches(targets: NDArray[np.int64], *, steps: int, rows: int, random: np.random.Generator) -> list[NDArray[np.int64]]:
@@ -69,13 +101,15 @@ def run(
     def loss_with(working: Network) -> Callable[[NDArray[np.int64]], Tensor]:
         tail = cut.Tail(working.body, working.trunk, point) if point and working.trunk is not None else None
 
-        def loss_of(positions: NDArray[np.int64]) -> Tensor:
+        def embedded(chosen: NDArray[np.int64]) -> Tensor:
             bench.check_time()
-            chosen = rows[positions]
             batch = bench.batch(chosen if tail is None else bench.variants.origin(chosen))
             last = network.last_state(cut.run(working.body, batch) if tail is None else tail(bench.hidden(chosen, point, batch), batch))
-            embedded = network.masked_mean(last, network.state_mask(working.body, last, batch))
-            return loss(embedded, torch.from_numpy(targets[positions]).to(bench.device))
+            return network.masked_mean(last, network.state_mask(working.body, last, batch))
+
+        def loss_of(positions: NDArray[np.int64]) -> Tensor:
+            named = torch.from_numpy(targets[positions]).to(bench.device)
+            return in_parts(embedded, parts_of(bench, rows[positions]), lambda states: loss(states, named))
 
         return loss_of
 

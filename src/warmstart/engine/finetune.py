@@ -180,20 +180,23 @@ def _timed(bench: Workbench, wanted: Course, train: NDArray[np.int64], held: NDA
     predict = n_held * bench.mean_length * bench.forward_seconds()
     steps, each = wanted.contrastive, wanted.contrastive_rows
     row = cost * training.seconds(bench, n_rows=1, epochs=1, point=wanted.point)
+    compared = row  # a contrastive step embeds rows twice where they do not go through the body together
+    if steps and len(contrast.parts_of(bench, train[:each])) > 1:
+        compared += training.seconds(bench, n_rows=1, epochs=1, point=wanted.point, passes=1.0)
     fixed = once / bench.fits + head + predict + 0.3
     epoch = n_train * row
-    affordable = min(wanted.epochs, (seconds - fixed - steps * min(each, n_train) * row) / max(epoch, 1e-9))
+    affordable = min(wanted.epochs, (seconds - fixed - steps * min(each, n_train) * compared) / max(epoch, 1e-9))
     least = min(LEAST_EPOCHS, LEAST_ROWS / max(1, n_train))
     if answers.is_structured(bench.task) and not wanted.head_epochs:
         least = structured.LEAST_EPOCHS  # its head knows nothing yet
     if affordable < min(wanted.epochs, least):
-        steps, each = _contrastive(wanted, (seconds - fixed) / max(row, 1e-9), n_train)
+        steps, each = _contrastive(wanted, (seconds - fixed) / max(compared, 1e-9), n_train)
         affordable = 0.0
         if not steps:
             return None
     settings = asdict(wanted) | {"epochs": round(affordable, 3), "most": wanted.epochs, "contrastive": steps, "contrastive_rows": each}
     shortened = affordable < wanted.epochs or (steps, each) != (wanted.contrastive, wanted.contrastive_rows)
-    return Plan(settings, fixed + steps * min(each, n_train) * row + affordable * epoch, shortened, once)
+    return Plan(settings, fixed + steps * min(each, n_train) * compared + affordable * epoch, shortened, once)
 
 
 def _contrastive(wanted: Course, affordable: float, n_train: int) -> tuple[int, int]:

@@ -141,13 +141,15 @@ def run(
     return trained
 
 
-def seconds(bench: Workbench, *, n_rows: int, epochs: float, point: int) -> float:
-    """Predicted seconds of training on ``n_rows`` for so many epochs, from the measured rate of the frozen body."""
+def seconds(bench: Workbench, *, n_rows: int, epochs: float, point: int, passes: float | None = None) -> float:
+    """Predicted seconds of training on ``n_rows`` for so many epochs, from the measured rate of the frozen body; or of so many ``passes``
+    of it instead of what a training step costs."""
     share = 1 - point / max(1, bench.backbone.n_blocks)
     tokens = n_rows * float(bench.lengths.mean()) * epochs
     made = n_rows * epochs * bench.view_seconds() * bench.views / (1 + bench.views) if point == 0 else 0.0
     usual = CONVOLUTIONAL_COST if bench.backbone.convolutional else TRAINING_COST
-    return made + tokens * bench.forward_seconds() * share * bench.measured.get("training", usual)
+    each = bench.measured.get("training", usual) if passes is None else passes
+    return made + tokens * bench.forward_seconds() * share * each
 
 
 def prefix_seconds(bench: Workbench, rows: NDArray[np.int64], point: int | None) -> float:
