@@ -14,7 +14,7 @@ import torch
 from tiny_images import drawings, hf_backbone
 from warmstart.core import registry
 from warmstart.core.errors import CutRefused
-from warmstart.engine import finetune
+from warmstart.engine import contrast, finetune
 from warmstart.engine.clock import Pace
 from warmstart.engine.job import Fitted, Job
 from warmstart.engine.predictor import NetworkPredictor
@@ -119,6 +119,15 @@ def test_a_plan_gives_up_epochs_before_contrastive_steps_and_their_rows_before_t
     assert course(none - 30.1 * step) == (0, 19, 32)
     assert course(none - 34.9 * step) == (0, 10, 32)
     assert plan(none - 35.1 * step) is None
+
+
+def test_rows_that_are_embedded_twice_are_planned_so(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy = part("full", epochs=0, contrastive=40)
+    together = strategy.plan(bench, train=TRAIN, held=HELD, seconds=math.inf).seconds
+    monkeypatch.setattr(contrast, "TOKENS", 50)
+    apart = strategy.plan(bench, train=TRAIN, held=HELD, seconds=math.inf).seconds
+    again = 40 * 64 * float(bench.lengths.mean()) * bench.forward_seconds()
+    assert apart - together == pytest.approx(again, rel=1e-3)
 
 
 def test_a_tail_that_starts_later_is_predicted_to_cost_less(bench: Workbench) -> None:
