@@ -2,7 +2,8 @@
 
 Its numbers: batches of 4, SGD with a rate of 0.001 and momentum 0.9, the rate divided by 10 every 7 epochs; a random part of the image and
 a mirror image half of the time to learn from, the middle of the image to test on. The batch norms stay as they are in both forms: those of
-the imported network are folded into its weights, and statistics of four images would destroy it.
+the imported network are folded into its weights, and statistics of four images would destroy it. Without them the rate of 0.001 is too much
+where all layers move (the loss is not finite within the first epoch), so a smaller one can be given.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ def main() -> None:
     options.add_argument("--frozen", action="store_true")
     options.add_argument("--epochs", type=int, default=25)
     options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--lr", type=float, default=0.001)
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     torch.manual_seed(given.seed)
@@ -93,7 +95,7 @@ def main() -> None:
     if given.frozen:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith("classifier"))
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.001, momentum=0.9)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=given.lr, momentum=0.9)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
     loaders = [DataLoader(data, batch_size=4, shuffle=True, num_workers=given.workers) for data in (train, test)]
     epochs = []
