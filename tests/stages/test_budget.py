@@ -18,7 +18,7 @@ from processes import stopped
 from tiny_images import hf_backbone
 from warmstart.core import registry
 from warmstart.core.recipe import Recipe
-from warmstart.engine import activations, dataset, workbench
+from warmstart.engine import activations, dataset, rungs, workbench
 from warmstart.engine.clock import Clock
 from warmstart.engine.ladder import Ladder
 from warmstart.engine.rungs import Candidate
@@ -104,5 +104,5 @@ def test_a_rung_says_what_budget_it_needs(ladder: Ladder) -> None:
     probe = registry.create("strategies", "linear_probe")
     ladder.bench.measured |= {"structured": 10.0, "structured_answer": 0.0}
     assert not ladder.climb("linear_probe", probe, seconds=ladder.left()).folds
-    assert 600 < ladder.needed(probe) < 1000
-    assert math.isinf(ladder.needed(registry.create("strategies", "classic")))
+    assert 600 < rungs.needed(ladder, probe) < 1000
+    assert math.isinf(rungs.needed(ladder, registry.create("strategies", "classic")))

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -40,7 +40,6 @@ second where no rung but the majority has been climbed, so that giving it up wou
 
 AFTER, QUIET_AFTER = 6.0, 3.0
 """Seconds that are kept for choosing, saving, hashing, the learning curve and the report; and what they take where nothing else runs."""
-
 
 Enough: TypeAlias = "Callable[[Step, int], bool]"
 """Whether a step needs no more splits than these first ones."""
@@ -77,8 +76,7 @@ class Ladder:
     """One climb. ``splits`` in the order of use; ``folder`` takes what a resumed run needs; ``follow`` maps labels to recorded steps.
 
     ``kept_point`` is the cut that the probe's pass keeps for a later rung.
-    ``n_test`` test rows must still be predicted when the climb is over. ``reserved`` seconds are those that later rungs will want.
-    ``sound``: a rung that has learned something was climbed.
+    ``n_test`` test rows are still to be predicted. ``reserved`` seconds are those that later rungs will want. ``sound``: one has learned.
     """
 
     bench: Workbench
@@ -148,6 +146,24 @@ class Ladder:
             self.bench.deadline = math.inf
         return wide
 
+    def deepened(self, step: Step) -> Step:
+        """A rung that was measured on a few splits, on as many more as there is time for now: what it is chosen by is less of a chance."""
+        more = int(GROWTH * max(0.0, self.left()) * step.folds / step.seconds) if step.folds and step.seconds and self.follow is None else 0
+        folds = min(step.folds + more, max(step.folds, self._first_repeat))
+        if folds == step.folds:
+            return step
+        deep = replace(step, folds=folds, predicted=step.predicted * folds / step.folds, seconds=0.0, once=0.0, replans={})
+        self._write_plan(deep)
+        self._announce(deep)
+        try:
+            self._fits(deep, None)
+        except (TrainingFailed, OutOfTime):
+            self._write_plan(step)
+            return step
+        finally:
+            self.bench.deadline = math.inf
+        return deep
+
     def refit(self, step: Step) -> Predictor:
         """The rung's model: that of the single split, or a new fit on all rows with the same settings."""
         if self.single:
@@ -189,14 +205,6 @@ class Ladder:
         self._write_plan(step)
         return True
 
-    def cut_of(self, rungs: Sequence[Any]) -> int | None:
-        """The cut of the worthiest of these rungs that starts from one: kept while the probe runs the whole body anyway."""
-        for rung in sorted(rungs, key=lambda r: r.strategy.worth):
-            if hasattr(rung.strategy, "point") and self.bench.backbone.trunk is not None:
-                point: int = rung.strategy.point(self.bench)
-                return point or None  # nothing has run before block 0
-        return None
-
     def left(self) -> float:
         """Seconds left for climbing: what the budget leaves after testing, saving and drawing, and a refit of the dearest rung so far."""
         return self.clock.remaining() - self.after
@@ -230,15 +238,6 @@ class Ladder:
         """Seconds of climbing rungs of such fits in full, and of a refit of the dearest as far as ``left`` keeps no time for it."""
         return sum(fits) * len(self.splits) + (0.0 if self.single else REFIT * max(0.0, max(fits, default=0.0) - self.dearest))
 
-    def needed(self, strategy: Strategy) -> float:
-        """The budget, in seconds, that the shortest course of a rung would have fitted into; infinite where there is none."""
-        seconds = max(1.0, self.left())
-        for _ in range(40):
-            if self.fits(strategy, seconds):
-                return self.clock.elapsed() + self.after + seconds
-            seconds *= 1.25
-        return math.inf
-
     def fits(self, strategy: Strategy, seconds: float) -> bool:
         """Whether a rung could be climbed in so many seconds, be it shortened and on one split."""
         with suppress(CutRefused):
@@ -247,9 +246,7 @@ class Ladder:
 
     def _affordable(self, strategy: Strategy, seconds: float, *, whole: bool = False) -> tuple[Plan, int] | None:
         """As many splits as fit in full; a shortened course only where not even one does, and it need not be ``whole``."""
-        first_repeat = next(
-            (i for i in range(1, len(self.splits)) if len(self._seen(i)) >= len(self._seen(len(self.splits)))), len(self.splits)
-        )
+        first_repeat = self._first_repeat
         train, held = self._learned(strategy, self.splits[0][0]), self.splits[0][1]
         for folds in dict.fromkeys([len(self.splits), first_repeat, 1]):
             self.bench.fits = folds
@@ -271,6 +268,12 @@ class Ladder:
     def _learned(self, strategy: Strategy, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """What a rung learns from: these rows, with their views where it runs the body."""
         return self.bench.spread(rows) if strategy.serve_cost >= 1 else rows
+
+    @property
+    def _first_repeat(self) -> int:
+        """Splits after which every row has been held once."""
+        every = len(self._seen(len(self.splits)))
+        return next((i for i in range(1, len(self.splits)) if len(self._seen(i)) >= every), len(self.splits))
 
     def _seen(self, folds: int) -> NDArray[np.int64]:
         return np.unique(self.held_rows(folds))

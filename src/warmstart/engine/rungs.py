@@ -101,6 +101,25 @@ def share(ladder: Ladder, rungs: Sequence[Candidate], others: Sequence[Candidate
     return own / (own + rest) if math.isfinite(own) and rest else 1.0
 
 
+def cut_of(ladder: Ladder, rungs: Sequence[Candidate]) -> int | None:
+    """The cut of the worthiest of these rungs that starts from one: kept while the probe runs the whole body anyway."""
+    for rung in sorted(rungs, key=lambda r: r.strategy.worth):
+        if hasattr(rung.strategy, "point") and ladder.bench.backbone.trunk is not None:
+            point: int = rung.strategy.point(ladder.bench)
+            return point or None  # nothing has run before block 0
+    return None
+
+
+def needed(ladder: Ladder, strategy: Strategy) -> float:
+    """The budget, in seconds, that the shortest course of a rung would have fitted into; infinite where there is none."""
+    seconds = max(1.0, ladder.left())
+    for _ in range(40):
+        if ladder.fits(strategy, seconds):
+            return ladder.clock.elapsed() + ladder.after + seconds
+        seconds *= 1.25
+    return math.inf
+
+
 def total(ladder: Ladder, rungs: Sequence[Candidate]) -> float:
     """Predicted seconds of climbing these rungs in full."""
     return ladder.altogether([ladder.fit_seconds(rung.strategy) for rung in rungs])

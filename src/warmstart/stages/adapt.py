@@ -167,7 +167,11 @@ def _enough(ladder: Ladder, candidates: list[Candidate]) -> str:
     """The budget that the cheapest of these rungs would have fitted into, as a piece of advice."""
     import math
 
-    needed = min((ladder.needed(rung.strategy) for rung in candidates if rung.eligible and rung.strategy.order > 0), default=math.inf)
+    from warmstart.engine import rungs
+
+    needed = min(
+        (rungs.needed(ladder, rung.strategy) for rung in candidates if rung.eligible and rung.strategy.order > 0), default=math.inf
+    )
     budget = f"at least --budget {math.ceil(needed)}s" if math.isfinite(needed) else "more, for example --budget 5m"
     return f"give {budget}"
 
@@ -245,7 +249,7 @@ def _by_worth(movers: list[Candidate]) -> list[Candidate]:
 
 
 def _climb_movers(ladder: Ladder, movers: list[Candidate], kept: list[Candidate]) -> list[Step]:
-    """Those there is time for, in order; then those that were given up, in what time is left.
+    """Those there is time for, in order, on more splits where they turned out cheaper; then those that were given up, in what time is left.
 
     These are not shortened where another came to something: it would be chosen by few held rows, if it were, over one that had its time.
     """
@@ -255,6 +259,8 @@ def _climb_movers(ladder: Ladder, movers: list[Candidate], kept: list[Candidate]
     for i, rung in enumerate(kept):
         ladder.reserved = rungs.total(ladder, kept[i + 1 :]) if ladder.follow is None else 0.0
         climbed[rung.label] = ladder.climb(rung.label, rung.strategy, seconds=ladder.left())
+    for rung in _by_worth(kept):
+        climbed[rung.label] = ladder.deepened(climbed[rung.label])
     # Rungs turn out dearer or cheaper than predicted; what time is left goes to those that were given up.
     for rung in sorted(movers, key=lambda r: r.strategy.worth):
         if rung.label not in climbed:
@@ -297,7 +303,7 @@ def _afford(ladder: Ladder, probes: list[Candidate], movers: list[Candidate], *,
     starved = rungs.total(ladder, [*probes, *kept]) > left
     if starved and not answers.is_structured(ladder.bench.task):  # not for rungs that would not fit either way
         starved = any(ladder.fits(rung.strategy, left * (1 - _probe_share(ladder))) for rung in movers)
-    return {"kept": [rung.label for rung in kept], "starved": starved, "keep_point": ladder.cut_of(kept)}
+    return {"kept": [rung.label for rung in kept], "starved": starved, "keep_point": rungs.cut_of(ladder, kept)}
 
 
 def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, climbed: _Climbed, space: Any, command: str) -> Report:
