@@ -265,7 +265,7 @@ def _climb_movers(ladder: Ladder, movers: list[Candidate], kept: list[Candidate]
     for rung in sorted(movers, key=lambda r: r.strategy.worth):
         if rung.label not in climbed:
             whole = any(step.folds for step in climbed.values())
-            climbed[rung.label] = ladder.climb(rung.label, rung.strategy, seconds=ladder.left(), whole=whole)
+            climbed[rung.label] = ladder.deepened(ladder.climb(rung.label, rung.strategy, seconds=ladder.left(), whole=whole))
     return [climbed[rung.label] for rung in movers]
 
 
