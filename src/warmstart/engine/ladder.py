@@ -120,10 +120,10 @@ class Ladder:
         that now."""
         if not step.folds:
             return self.climb(step.label, step.strategy, seconds=self.left())
-        found = None if self.follow is not None else self._affordable(step.strategy, self.left())
-        if found is None:
+        affordable = None if self.follow is not None else self._affordable(step.strategy, self.left())
+        if affordable is None:
             return step
-        plan, folds = found
+        plan, folds = affordable
         same = plan.settings == step.settings
         if plan.shortened or folds < step.folds or (same and folds == step.folds):
             return step
@@ -134,17 +134,10 @@ class Ladder:
             self.bench.probed(wide.settings)
             for path in self._folder(step).glob("fold*"):
                 path.unlink()  # before the plan is written: a run that is resumed in between must not take them for the new ones
-        self._write_plan(wide)
-        self._announce(wide)
-        try:
-            self._fits(wide, None)
-        except (TrainingFailed, OutOfTime):
-            self._write_plan(step)
+        found = self._instead_of(step, wide)
+        if found is step:
             self.bench.probe_rows, self.bench.hint, self.bench.probes = before
-            return step
-        finally:
-            self.bench.deadline = math.inf
-        return wide
+        return found
 
     def deepened(self, step: Step) -> Step:
         """A rung that was measured on a few splits, on as many more as there is time for now: what it is chosen by is less of a chance."""
@@ -153,16 +146,20 @@ class Ladder:
         if folds == step.folds:
             return step
         deep = replace(step, folds=folds, predicted=step.predicted * folds / step.folds, seconds=0.0, once=0.0, replans={})
-        self._write_plan(deep)
-        self._announce(deep)
+        return self._instead_of(step, deep)
+
+    def _instead_of(self, step: Step, further: Step) -> Step:
+        """A rung measured further than it was; as it was where that comes to nothing."""
+        self._write_plan(further)
+        self._announce(further)
         try:
-            self._fits(deep, None)
+            self._fits(further, None)
         except (TrainingFailed, OutOfTime):
             self._write_plan(step)
             return step
         finally:
             self.bench.deadline = math.inf
-        return deep
+        return further
 
     def refit(self, step: Step) -> Predictor:
         """The rung's model: that of the single split, or a new fit on all rows with the same settings."""
