@@ -11,6 +11,7 @@ import pytest
 from warmstart.core import registry
 from warmstart.engine import choice, ladder
 from warmstart.engine.clock import Clock
+from warmstart.engine.step import Step
 from warmstart.engine.workbench import Workbench
 from warmstart.testing import tiny_bench
 
@@ -28,18 +29,18 @@ def many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "FEW_ROWS", 0)
 
 
-def step(bench: Workbench, name: str, right: Sequence[int], *, sure: float = 3.0, repeats: int = 1, label: str = "") -> ladder.Step:
+def step(bench: Workbench, name: str, right: Sequence[int], *, sure: float = 3.0, repeats: int = 1, label: str = "") -> Step:
     """A rung that predicts these of the held rows rightly, ``repeats`` times over, with logits of this size."""
     logits = np.zeros((N * repeats, 3), np.float32)
     for i in range(N * repeats):
         truth = bench.targets[i % N]
         logits[i, truth if i % N in set(right) else (truth + 1) % 3] = sure
-    found = ladder.Step(label or name, registry.create("strategies", name), folds=repeats, logits=logits, seconds=1.0, trainable=10)
+    found = Step(label or name, registry.create("strategies", name), folds=repeats, logits=logits, seconds=1.0, trainable=10)
     found.predicted = 2.0
     return found
 
 
-def choose(bench: Workbench, steps: Sequence[ladder.Step], *, prefer: str = "best", eligible: Sequence[str] = ()) -> choice.Choice:
+def choose(bench: Workbench, steps: Sequence[Step], *, prefer: str = "best", eligible: Sequence[str] = ()) -> choice.Choice:
     splits = [(np.arange(0), np.arange(N))] * max((s.folds for s in steps), default=1)
     climbed = ladder.Ladder(bench=bench, splits=splits, clock=Clock(None), folder=Path("unused"))
     return choice.choose(climbed, steps, prefer=prefer, eligible=eligible or [s.label for s in steps])
@@ -137,7 +138,7 @@ def test_ties_go_to_the_lower_log_loss(bench: Workbench) -> None:
 
 
 def test_only_what_is_eligible_is_chosen_and_what_was_passed_over_is_shown(bench: Workbench) -> None:
-    passed = ladder.Step("lora", registry.create("strategies", "lora"), note="does not fit into the 3 s left")
+    passed = Step("lora", registry.create("strategies", "lora"), note="does not fit into the 3 s left")
     found = choose(bench, [step(bench, "classic", first(90)), step(bench, "tail", first(60)), passed], eligible=["tail", "lora"])
     assert found.chosen.step.label == "tail"
     assert found.rungs[2].score is None

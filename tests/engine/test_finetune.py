@@ -75,7 +75,7 @@ def test_lora_leaves_an_ordinary_body_and_counts_what_moved(bench: Workbench) ->
     assert fitted.trainable == adapters + head.weight.numel() + head.bias.numel()
 
 
-def test_a_plan_shrinks_with_the_time_and_ends(bench: Workbench) -> None:
+def test_a_plan_shrinks_with_the_time_and_ends(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     strategy = part("full", epochs=8, contrastive=0)
 
     def plan(seconds: float) -> Any:
@@ -91,6 +91,11 @@ def test_a_plan_shrinks_with_the_time_and_ends(bench: Workbench) -> None:
     assert half.shortened
     assert half.settings["epochs"] == pytest.approx(4, abs=0.1)
     assert half.seconds <= fixed + 4.1 * epoch
+    assert plan(fixed + 0.95 * epoch) is None, "72 rows of three classes are fewer than 100 of each, so one pass is the least"
+    monkeypatch.setattr(finetune, "SEEN", 10)
+    assert plan(fixed + 0.5 * epoch).settings["epochs"] == pytest.approx(0.5, abs=0.1)
+    assert plan(fixed + 0.38 * epoch) is None, "30 rows are 0.42 passes"
+    monkeypatch.setattr(finetune, "SEEN", 1)
     assert plan(fixed + 0.9 * finetune.LEAST_EPOCHS * epoch) is None
     assert plan(0.0) is None
 

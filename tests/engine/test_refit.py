@@ -12,8 +12,9 @@ from warmstart.core import registry
 from warmstart.engine import probe, rungs, sparse_linear, splits
 from warmstart.engine.clock import Clock
 from warmstart.engine.job import Plan
-from warmstart.engine.ladder import REFIT, Ladder, Step
+from warmstart.engine.ladder import GROWTH, REFIT, Ladder
 from warmstart.engine.rungs import Candidate
+from warmstart.engine.step import Step
 from warmstart.engine.workbench import Workbench
 from warmstart.testing import tiny_bench
 
@@ -56,12 +57,13 @@ class Fixed:
 
     order, serve_cost, worth = 30, 1.0, 1
 
-    def __init__(self, seconds: float, once: float = 0.0) -> None:
-        self.seconds, self.once = seconds, once
+    def __init__(self, seconds: float, once: float = 0.0, rows: int | None = None) -> None:
+        self.seconds, self.once, self.rows = seconds, once, rows
 
     def plan(self, bench: Workbench, *, train: np.ndarray, held: np.ndarray, seconds: float) -> Plan | None:
         each = self.seconds + self.once / bench.fits
-        return Plan({}, each, once=self.once) if each <= seconds else None
+        settings = {} if self.rows is None else {"rows": self.rows}
+        return Plan(settings, each, shortened=bool(settings), once=self.once) if each <= seconds else None
 
 
 def test_the_first_fit_has_the_time_that_all_of_them_share(ladder: Ladder) -> None:
@@ -71,8 +73,30 @@ def test_the_first_fit_has_the_time_that_all_of_them_share(ladder: Ladder) -> No
     step = Step("rung", rung, {}, folds, plan.seconds * folds, once=plan.once)
     ladder.clock = Clock(160.0 + ladder.after)
     first, second = (ladder._allowance(step, fold) for fold in (0, 1))
-    assert first == pytest.approx(30.0 * 1.05 + 80.0, abs=0.01)
-    assert second == pytest.approx(30.0 * 1.05, abs=0.01)
+    assert first == pytest.approx(10.0 * 1.05 + 100.0, abs=0.1)
+    assert second == pytest.approx(GROWTH * 160.0 / (4 + REFIT), abs=0.1)
+
+
+def test_a_refit_does_not_compute_again_what_is_stored(ladder: Ladder) -> None:
+    """So no time is kept for it: one fit of ten seconds fits where it, its refit and a hundred seconds for all do."""
+    rung = Fixed(10.0, once=100.0, rows=40)
+    needed = 100.0 + 10.0 * (1 + REFIT)
+    assert ladder._affordable(rung, needed - 1.0) is None
+    assert ladder._affordable(rung, needed + 1.0) == (Plan({"rows": 40}, 110.0, shortened=True, once=100.0), 1)
+    step = Step("rung", rung, {}, 1, 110.0, seconds=220.0, once=100.0)
+    assert step.own == (10.0, 20.0)
+
+
+def test_a_hurried_probe_reads_for_a_split_what_its_refit_needs(ladder: Ladder, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = ladder.bench
+    part = registry.create("strategies", "linear_probe")
+    monkeypatch.setattr(registry.module("strategies", "linear_probe"), "FEWER_ROWS", (40,))
+    bench.measured |= {"forward": 0.01 / bench.mean_length, "probe": 1e-9}
+    step = ladder.climb("linear_probe", part, seconds=1.4)
+    assert (step.folds, step.settings["rows"]) == (1, 40)
+    every = np.arange(len(bench.inputs))
+    assert bench.lacking(every, None) > 0
+    assert bench.lacking(probe.subset(bench, every, 40), None) == 0
 
 
 def test_only_one_rung_is_refitted(ladder: Ladder) -> None:

@@ -11,7 +11,8 @@ import pytest
 from warmstart.core import registry
 from warmstart.engine import splits
 from warmstart.engine.clock import Clock
-from warmstart.engine.ladder import Ladder, Step
+from warmstart.engine.ladder import Ladder
+from warmstart.engine.step import Step
 from warmstart.engine.workbench import Workbench
 from warmstart.testing import tiny_bench
 
@@ -30,9 +31,9 @@ def climbed(bench: Workbench, folder: Path, *, single: bool, seconds: float, run
     return one, one.climb(rung, registry.create("strategies", rung), seconds=seconds)
 
 
-@pytest.mark.parametrize("rung", ["linear_probe", "classic"])
-def test_on_all_splits_where_there_is_time_after_all(rung: str, bench: Workbench, tmp_path: Path) -> None:
-    one, hurried = climbed(bench, tmp_path, single=False, seconds=2.95, rung=rung)
+@pytest.mark.parametrize(("rung", "seconds"), [("linear_probe", 2.0), ("classic", 2.95)])
+def test_on_all_splits_where_there_is_time_after_all(rung: str, seconds: float, bench: Workbench, tmp_path: Path) -> None:
+    one, hurried = climbed(bench, tmp_path, single=False, seconds=seconds, rung=rung)
     assert hurried.folds == 1
     wide = one.widened(hurried)
     assert wide.folds == 5
@@ -46,7 +47,8 @@ def test_on_all_splits_where_there_is_time_after_all(rung: str, bench: Workbench
 
 
 def test_nothing_where_there_is_no_time_or_a_plan_is_followed(bench: Workbench, tmp_path: Path) -> None:
-    one, hurried = climbed(bench, tmp_path, single=False, seconds=2.95)
+    one, hurried = climbed(bench, tmp_path, single=False, seconds=2.0)
+    assert hurried.folds == 1
     one.clock = Clock(8.0)
     assert one.widened(hurried) is hurried
     one.clock, one.follow = Clock(None), {}
@@ -61,3 +63,15 @@ def test_on_more_rows_of_a_single_split(bench: Workbench, tmp_path: Path) -> Non
     assert (wide.folds, wide.settings["rows"], bench.probe_rows) == (1, None, 72)
     assert one.refit(wide).network.head is not None
     assert "72 rows" in wide.note
+
+
+def test_on_some_more_rows_where_there_is_no_time_for_all(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.module("strategies", "linear_probe"), "FEWER_ROWS", (60, 40, 20))
+    one, hurried = climbed(bench, tmp_path, single=True, seconds=0.8)  # 24 held rows, 0.3 s around them
+    assert hurried.settings["rows"] == 20
+    bench.measured["forward"] = 10.0 / bench.mean_length
+    one.clock = Clock(one.after + 270.0)
+    wide = one.widened(hurried)
+    assert (wide.settings["rows"], bench.probe_rows) == (40, 40)
+    one.clock = Clock(one.after + 190.0)
+    assert one.widened(wide) is wide, "twenty more rows take 200 seconds"

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from warmstart.core.protocols import Task
 from warmstart.core.report import Comparison, Metric, Rung
 from warmstart.engine import answers, calibration, statistics
-from warmstart.engine.ladder import Ladder, Step
+from warmstart.engine.ladder import Ladder
+from warmstart.engine.step import Step
 
 FEW_ROWS = 200
 """Below so many rows the prior decides, and the measurement only overrules it."""

@@ -17,8 +17,9 @@ from warmstart.core.protocols import Objective
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import Comparison
 from warmstart.engine import bodies, choice, clock, learner, loop, statistics, store
-from warmstart.engine.ladder import Ladder, Step
+from warmstart.engine.ladder import Ladder
 from warmstart.engine.rungs import Candidate
+from warmstart.engine.step import Step
 from warmstart.engine.workbench import Workbench
 
 SHARE = 0.4

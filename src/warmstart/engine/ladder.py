@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from warmstart.core.errors import CutRefused, DamagedModel, OutOfTime, TrainingFailed, WarmstartError
+from warmstart.core.errors import CutRefused, DamagedModel, OutOfTime, TrainingFailed
 from warmstart.core.protocols import Predictor, Strategy
 from warmstart.engine import answers, store
 from warmstart.engine.clock import Clock, Pace, replans
 from warmstart.engine.job import Job, Plan
 from warmstart.engine.splits import Split
+from warmstart.engine.step import Step
 from warmstart.engine.workbench import Workbench
 
 REFIT = 1.25
@@ -43,32 +44,6 @@ AFTER, QUIET_AFTER = 6.0, 3.0
 
 Enough: TypeAlias = "Callable[[Step, int], bool]"
 """Whether a step needs no more splits than these first ones."""
-
-
-@dataclass
-class Step:
-    """One rung as climbed, or passed over (``folds`` is 0 and ``note`` says why).
-
-    ``logits`` are those of the held rows of the first ``folds`` splits, one after another. Of the ``predicted`` seconds the first fit takes
-    ``once`` for all of them. ``replans`` holds, per fit, where training was shortened.
-    """
-
-    label: str
-    strategy: Strategy
-    settings: dict[str, Any] = field(default_factory=dict)
-    folds: int = 0
-    predicted: float = 0.0
-    seconds: float = 0.0
-    trainable: int = 0
-    note: str = ""
-    error: WarmstartError | None = None
-    once: float = 0.0
-    replans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    logits: NDArray[np.float32] | None = None
-
-    def record(self) -> dict[str, Any]:
-        """What decides this rung's bits, for ``recipe.json``."""
-        return {"label": self.label, "settings": self.settings, "folds": self.folds, "replans": self.replans}
 
 
 @dataclass
@@ -125,10 +100,11 @@ class Ladder:
             return step
         plan, folds = affordable
         same = plan.settings == step.settings
-        if plan.shortened or folds < step.folds or (same and folds == step.folds):
+        rows, before = (settings.get("rows") or math.inf for settings in (plan.settings, step.settings))
+        if (plan.shortened and rows <= before) or folds < step.folds or (same and folds == step.folds):
             return step
         wide = Step(step.label, step.strategy, dict(plan.settings), folds, plan.seconds * folds, once=plan.once)
-        before = self.bench.probe_rows, self.bench.hint, self.bench.probes
+        memory = self.bench.probe_rows, self.bench.hint, self.bench.probes
         if not same:
             self.bench.hint, self.bench.probes = None, {}
             self.bench.probed(wide.settings)
@@ -136,16 +112,16 @@ class Ladder:
                 path.unlink()  # before the plan is written: a run that is resumed in between must not take them for the new ones
         found = self._instead_of(step, wide)
         if found is step:
-            self.bench.probe_rows, self.bench.hint, self.bench.probes = before
+            self.bench.probe_rows, self.bench.hint, self.bench.probes = memory
         return found
 
     def deepened(self, step: Step) -> Step:
         """A rung that was measured on a few splits, on as many more as there is time for now: what it is chosen by is less of a chance."""
-        more = int(GROWTH * max(0.0, self.left()) * step.folds / step.seconds) if step.folds and step.seconds and self.follow is None else 0
+        more = int(GROWTH * max(0.0, self.left()) / step.own[1]) if step.folds and step.seconds and self.follow is None else 0
         folds = min(step.folds + more, max(step.folds, self._first_repeat))
         if folds == step.folds:
             return step
-        deep = replace(step, folds=folds, predicted=step.predicted * folds / step.folds, seconds=0.0, once=0.0, replans={})
+        deep = replace(step, folds=folds, predicted=step.once + step.own[0] * folds, seconds=0.0, replans={})
         return self._instead_of(step, deep)
 
     def _instead_of(self, step: Step, further: Step) -> Step:
@@ -169,7 +145,7 @@ class Ladder:
         rows = np.arange(len(self.bench.inputs))
         self.bench.look()
         left = self.clock.remaining() - self._ending
-        wanted = step.predicted / step.folds * REFIT  # the estimate is of a fit of this length
+        wanted = step.own[0] * REFIT  # the estimate is of a fit of this length
         seconds = max(left, min(wanted, left + LATE * (self.clock.budget or 0.0)))
         job = self._job(step, "final", len(self.splits), seconds)
         fitted = step.strategy.fit(self.bench, self._learned(step.strategy, rows), rows[:0], job)
@@ -246,21 +222,20 @@ class Ladder:
         first_repeat = self._first_repeat
         train, held = self._learned(strategy, self.splits[0][0]), self.splits[0][1]
         for folds in dict.fromkeys([len(self.splits), first_repeat, 1]):
-            self.bench.fits = folds
-            plan = strategy.plan(self.bench, train=train, held=held, seconds=self._each(folds, seconds))
+            each, self.bench.fits = self._each(folds, seconds)
+            plan = strategy.plan(self.bench, train=train, held=held, seconds=each)
             if plan is None or (plan.shortened and (whole or folds > 1)):
                 continue
+            plan = replace(plan, seconds=plan.seconds + plan.once * (1 / folds - 1 / self.bench.fits))
             if folds <= first_repeat or plan.seconds * (folds - first_repeat) <= REPEATS_SHARE * seconds:
                 return plan, folds
         return None
 
-    def _each(self, folds: int, seconds: float) -> float:
-        """What each of so many fits may take of ``seconds``: only one rung is refitted, so its refit has the time that ``left`` keeps for
-        that of the dearest so far."""
-        if self.single:
-            return seconds / folds
+    def _each(self, folds: int, seconds: float) -> tuple[float, float]:
+        """What each of so many fits may take of ``seconds``, and how many fits share what the first one stores: the refit too, unless the
+        time that ``left`` keeps for that of the dearest rung so far will do (only one rung is refitted)."""
         each = (seconds + REFIT * self.dearest) / (folds + REFIT)
-        return each if each > self.dearest else seconds / folds
+        return (seconds / folds, folds) if self.single or each <= self.dearest else (each, folds + REFIT)
 
     def _learned(self, strategy: Strategy, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """What a rung learns from: these rows, with their views where it runs the body."""
@@ -287,7 +262,7 @@ class Ladder:
                 except OutOfTime:
                     if not fold:
                         raise
-                    step.folds = fold  # what was done so far is a smaller, but sound, estimate
+                    step.shorten(fold)  # what was done so far is a smaller, but sound, estimate
                     self._write_plan(step)
                     break
             else:
@@ -298,11 +273,10 @@ class Ladder:
             step.trainable, step.note = done["trainable"], done["note"]
             step.replans |= replans(done["replans"])
             if enough is not None and self.follow is None and fold + 1 < step.folds and enough(step, fold + 1):
-                step.predicted *= (fold + 1) / step.folds
-                step.folds = fold + 1
+                step.shorten(fold + 1)
                 self._write_plan(step)
                 break
-        self.dearest = max(self.dearest, step.seconds / step.folds)
+        self.dearest = max(self.dearest, step.own[1])
 
     def _fit(self, step: Step, name: str, fold: int, train: NDArray[np.int64], held: NDArray[np.int64]) -> dict[str, Any]:
         began = time.perf_counter()
@@ -328,8 +302,8 @@ class Ladder:
         if not step.predicted:
             return float("inf")
         once = step.once if fold == 0 else 0.0  # of which the prediction for one fit has its share
-        own = step.predicted / step.folds * 1.05 + once * (1 - 1 / step.folds)
-        return max(min(own, self.left()), once + GROWTH * self._each(step.folds - fold, self.left() - self.reserved - once))
+        own = step.own[0] * 1.05 + once
+        return max(min(own, self.left()), once + GROWTH * self._each(step.folds - fold, self.left() - self.reserved - once)[0])
 
     def _deadline(self, step: Step) -> float:
         """When a fit is given up. One that an earlier attempt may have begun, and that is all there is, is brought to its end: what is left

@@ -169,7 +169,12 @@ def _size(bench: Workbench, n_points: int) -> dict[str, Any]:
 
 
 def subset(bench: Workbench, rows: NDArray[np.int64], n: int | None) -> NDArray[np.int64]:
-    """The rows that a probe with time for so many (None: all) looks at: the same for every rung, and fewer are among more."""
+    """The rows that a probe with time for so many (None: all) looks at: those that come first in one order of all rows.
+
+    So fewer are among more, and those of all rows are, where they are among the training rows of a split, also those of that split: a refit
+    finds the states of all of them in the store.
+    """
     if n is None or n >= len(rows):
         return rows
-    return np.sort(np.random.default_rng(bench.seed).permutation(rows)[:n])
+    place = np.random.default_rng(bench.seed).permutation(len(bench.targets))
+    return np.sort(rows[np.argsort(place[rows])[:n]])

@@ -161,12 +161,6 @@ def prefix_seconds(bench: Workbench, rows: NDArray[np.int64], point: int | None)
     return bench.lacking(rows, point) * (made + float(bench.lengths[rows].mean()) * bench.forward_seconds() * share)
 
 
-def shared_seconds(bench: Workbench, some: NDArray[np.int64], every: NDArray[np.int64]) -> float:
-    """Predicted seconds of the states at all points that the fits of a rung (``bench.fits``) read: each those of as many rows as ``some``,
-    all of them together at most those of ``every``."""
-    return min(prefix_seconds(bench, every, None), bench.fits * prefix_seconds(bench, some, None))
-
-
 @torch.inference_mode()
 def predict(bench: Workbench, net: Network, rows: NDArray[np.int64], *, point: int) -> NDArray[np.float32]:
     """Logits (n, C), or compact answers, of rows of the bench in the precision of serving."""

@@ -52,7 +52,7 @@ class Workbench:
     ``keep_point`` is the cut that a later rung will start from; ``probe_rows`` how many rows of a split the probe has read (None: it was
     not climbed). ``deadline`` (of ``time.perf_counter``) is when the rung at work must have ended. ``hint_rows``, ``hint`` and ``probes``
     are the probe's memory: what suits these data, and heads that were fitted before; ``head_epochs`` is how long it trained a structured
-    one. ``fits`` is how many fits a rung is planned for, which all read the states that the first one puts into the store.
+    one. ``fits`` is how many fits (a refit counts by what it costs) share the states that the first one puts into the store.
     With ``views`` each row has so many augmented views: rows beyond those of ``inputs``, with its target; ``spread`` gives them.
     ``fitted`` holds what rungs on a single split made, by label: how to load the predictor, and its settings.
     ``measured`` collects rates of this machine: ``forward`` (seconds per token of the whole frozen body), ``training`` (how
@@ -80,7 +80,7 @@ class Workbench:
     hint: tuple[tuple[int, ...], float] | None = None
     probes: dict[bytes, Any] = field(default_factory=dict)
     head_epochs: float = 0.0
-    fits: int = 1
+    fits: float = 1
     fitted: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = field(default_factory=dict)
     views: int = 0
 

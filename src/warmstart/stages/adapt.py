@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from warmstart.engine.clock import Clock
     from warmstart.engine.continued import Verdict
     from warmstart.engine.dataset import Dataset
-    from warmstart.engine.ladder import Ladder, Step
+    from warmstart.engine.ladder import Ladder
     from warmstart.engine.model import Model
     from warmstart.engine.rungs import Candidate
+    from warmstart.engine.step import Step
     from warmstart.engine.workbench import Workbench
 
 PROBE_SHARE = 0.1
@@ -213,8 +214,8 @@ def _climb_bodies(recipe: Recipe, ladder: Ladder, bodies: list[Candidate], rival
     ladder.bench.keep_point = ladder.kept_point
     below = [_climb_probe(ladder, rung, kept, starved=starved) for rung in probes]
     above = _climb_favourite(ladder, movers, [*rivals, *below]) if few else _climb_movers(ladder, movers, kept)
-    if starved and not any(step.folds for step in above):  # nothing came of what its time was kept for
-        below = [ladder.widened(step) for step in below]
+    if not any(step.folds for step in above):  # all the time is its own after all
+        below = [ladder.widened(step) if starved or step.folds else step for step in below]
     return below + above
 
 
@@ -275,7 +276,7 @@ def _climb_favourite(ladder: Ladder, movers: list[Candidate], rivals: list[Step]
     Where test rows will give the final numbers, it is measured on no more splits than the choice needs.
     """
     from warmstart.engine import choice
-    from warmstart.engine.ladder import Step
+    from warmstart.engine.step import Step
 
     climbed = [step for step in rivals if step.folds]
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from warmstart.engine.workbench import Workbench
 
 
+FEWER_ROWS = (5000, 4000, 3200, 2500, 2000, 1600, 1200, 1000, 800, 600, 450, 300)
+"""What is read where there is no time for all."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What can be set."""
@@ -64,9 +68,9 @@ class Part:
 
         n_points = bench.backbone.n_blocks + 1
         most = min(len(train), linear.most_rows(bench.width * n_points))
-        for n in dict.fromkeys([most, *(n for n in (5000, 2500, 1200, 600, 300) if n < most)]):
+        for n in dict.fromkeys([most, *(n for n in FEWER_ROWS if n < most)]):
             read = np.concatenate([probe.subset(bench, train, n), held])
-            once = training.shared_seconds(bench, read, np.concatenate([train, held])) + probe.hint_seconds(bench, n)
+            once = training.prefix_seconds(bench, read, None) + probe.hint_seconds(bench, n)
             predicted = 0.3 + probe.seconds(bench, n, n_points=self._n_points(bench)) + once / bench.fits
             if predicted <= seconds:  # no rows in the settings: all, and a refit has more of them
                 return Plan({"rows": n if n < len(train) else None}, predicted, shortened=n < most, once=once)
