@@ -87,3 +87,22 @@ def test_muon_scales_tall_matrices_and_takes_matrices_alone() -> None:
     assert float(torch.linalg.svdvals(before - tall[0].detach()).max()) == pytest.approx(math.sqrt(16 / 4), rel=0.3)
     with pytest.raises(BadOption, match="matrices alone"):
         optimizers.build([Group(tuple(_parameters((4,))), lr=0.1, kind="muon")])
+
+
+def test_moments_from_a_file_lie_as_their_parameter_does() -> None:
+    """Fused AdamW goes through storage: in another order a weight would get the moment of another one."""
+
+    def stepped(parameter: torch.Tensor, moments: dict[str, torch.Tensor] | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        own = torch.nn.Parameter(parameter.clone(memory_format=torch.preserve_format))
+        (optimizer,) = optimizers.build([Group((own,), 0.01)])
+        for name, value in (moments or {}).items():
+            optimizer.state[own][name] = optimizers.in_order_of(own, value)
+        own.grad = torch.randn(own.shape, generator=torch.Generator().manual_seed(7)).to(memory_format=torch.channels_last)
+        optimizer.step()
+        return own.detach(), {name: value.clone() for name, value in optimizer.state[own].items()}
+
+    start = torch.randn(4, 3, 3, 3).to(memory_format=torch.channels_last)
+    once, state = stepped(start, None)
+    read = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    assert read["exp_avg"].stride() != once.stride()
+    assert torch.equal(stepped(once, read)[0], stepped(once, state)[0])

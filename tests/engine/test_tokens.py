@@ -116,3 +116,17 @@ def test_a_trained_tokenizer_is_the_same_again_and_opens_in_transformers(tmp_pat
     else:
         assert opened.decode(ids) == text
     assert opened.model_max_length == 16
+
+
+def test_a_tokenizer_that_pads_and_cuts_does_neither_here(tmp_path: Path, tokenizer: Any) -> None:
+    """That of MiniLM does both, at 128 tokens: padding would be learned from, and the end of a long sentence would not."""
+    (tmp_path / "corpus.txt").write_text("Short.\n" + "the long way home " * 20 + "\n", encoding="utf-8")
+    texts = Texts(tmp_path / "corpus.txt")
+    whole = tokens.build(texts, tokenizer, folder=tmp_path / "whole")["train"]
+    stock = type(tokenizer).from_str(tokenizer.to_str())
+    stock.enable_padding(length=16)
+    stock.enable_truncation(8)
+    found = tokens.build(texts, stock, folder=tmp_path / "found")["train"]
+    np.testing.assert_array_equal(found.tokens, whole.tokens)
+    assert len(found.tokens) > 40
+    assert stock.padding["length"] == 16, "the one given is left as it is"

@@ -163,7 +163,7 @@ def load(folder: Path, *, device: str = "auto", cache: bool = True) -> Writer:
     model: Any = store.load_causal(folder).to(devices.resolve(device))
     tokenizer = vocabulary.load(folder)
     context = int(getattr(model.config, "max_position_embeddings", 0) or 1024)
-    return Writer(model, tokenizer.backend_tokenizer, context=context, end=tokenizer.eos_token_id, cache=cache)
+    return Writer(model, vocabulary.plain(tokenizer.backend_tokenizer), context=context, end=tokenizer.eos_token_id, cache=cache)
 
 
 def generate(folder: str | Path, prompt: str, *, sampling: Sampling | None = None, device: str = "auto") -> str:

@@ -349,8 +349,8 @@ class _Run:
             if name.startswith("optimizer."):
                 _, o, i, key = name.split(".", 3)
                 parameter = _parameters(self.optimizers[int(o)])[int(i)]
-                value = value.to(parameter.device)
-                self.optimizers[int(o)].state[parameter][key] = sharded.parted(value, parameter) if value.ndim else value
+                value = sharded.parted(value.to(parameter.device), parameter) if value.ndim else value.to(parameter.device)
+                self.optimizers[int(o)].state[parameter][key] = optimizers.in_order_of(parameter, value)
 
 
 def factor_of(phase: Phase, step: int, total: int) -> float:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from warmstart.engine import optimizers
+
 BETAS, EPS = (0.9, 0.999), 1e-8
 
 LARGE = 1_000_000
@@ -99,7 +101,7 @@ class Optimizer:
             for i, (parameter, source) in enumerate(zip(self.parameters, self._sources, strict=True)):
                 parameter.copy_(tensors[f"parameter.{i}"])
                 if f"step.{i}" in tensors:  # a parameter that the loss does not reach, such as a pooler, has no state
-                    state = {n: tensors[f"{n}.{i}"].to(parameter.device) for n in ("step", "exp_avg", "exp_avg_sq")}
+                    state = {n: optimizers.in_order_of(parameter, tensors[f"{n}.{i}"]) for n in ("step", "exp_avg", "exp_avg_sq")}
                     self._state(parameter).update(state)
                 if source is not parameter:
                     source.copy_(parameter)

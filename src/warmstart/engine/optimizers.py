@@ -37,6 +37,14 @@ def _one(group: Group) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=group.lr, betas=group.betas, weight_decay=group.weight_decay, fused=True)
 
 
+def in_order_of(parameter: Tensor, value: Tensor) -> Tensor:
+    """A moment from a file in the device and the memory order of its parameter: fused AdamW goes through both as they lie in memory, so
+    that with another order (``channels_last``) it would give each weight the moment of another one."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made (nearly) orthogonal, for matrices between hidden layers (Jordan et al. 2024).
 

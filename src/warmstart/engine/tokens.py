@@ -26,7 +26,7 @@ from warmstart.core.errors import DataError, DiskFull
 from warmstart.engine import store, vocabulary
 from warmstart.engine.corpus import Texts
 
-FORMAT, ABOUT = 1, "tokens.json"
+FORMAT, ABOUT = 2, "tokens.json"
 CHARACTERS_AT_ONCE = 1_000_000
 """Tokenised at once; the tokenizer's own result takes about a hundred bytes a token."""
 
@@ -98,7 +98,7 @@ def build(
     with _alone(folder / f".tokens-{key}.lock"):
         if not (done / ABOUT).is_file():
             partial = folder / f"tokens-{key}.partial"
-            _Build(tokenizer, partial, sentences or _one).run(_routed(texts, held, seed))
+            _Build(vocabulary.plain(tokenizer), partial, sentences or _one).run(_routed(texts, held, seed))
             partial.rename(done)
     about = json.loads((done / ABOUT).read_text(encoding="utf-8"))
     parts: tuple[Part, ...] = ("train", "held") if held else ("train",)

@@ -84,6 +84,16 @@ def load(folder: Path) -> Any:
     return found
 
 
+def plain(tokenizer: Any) -> Any:
+    """A copy of a ``tokenizers.Tokenizer`` that neither cuts nor pads. One that a folder holds may do both: MiniLM's, at 128 tokens."""
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_str(tokenizer.to_str())
+    found.no_truncation()
+    found.no_padding()
+    return found
+
+
 def fingerprint(tokenizer: Any) -> str:
     """Hash of what decides the token ids of a ``tokenizers.Tokenizer``."""
     state = json.loads(tokenizer.to_str())
