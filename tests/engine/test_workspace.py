@@ -39,6 +39,16 @@ def test_the_same_run_goes_on_and_its_time_counts(tmp_path: Path) -> None:
     assert not (again.partial / "model.safetensors").exists()  # saved anew in any case
 
 
+def test_a_run_goes_on_with_more_time(tmp_path: Path) -> None:
+    """What "give a larger --budget" advises, without losing what was done."""
+    first, _ = begin(tmp_path / "m")
+    (first.work / "rung.json").write_text("{}")
+    again, clock = begin(tmp_path / "m", recipe=dataclasses.replace(RECIPE, budget=200))
+    assert again.resumed
+    assert clock.spent_before > 0
+    assert (again.work / "rung.json").exists()
+
+
 @pytest.mark.parametrize("other", [{"recipe": dataclasses.replace(RECIPE, seed=1)}, {"rows": "other"}])
 def test_another_run_is_refused_unless_forced(other: dict[str, object], tmp_path: Path) -> None:
     first, _ = begin(tmp_path / "m")

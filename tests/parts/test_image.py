@@ -285,6 +285,13 @@ def test_the_modality_is_told_from_the_data(tmp_path: Path) -> None:
     (tmp_path / "gone.csv").write_text("text,file,label\na text,data/none.png,x\n")
     assert sources.detect(str(tmp_path / "gone.csv"), {}, skip_bad=False)[0] == "text"
     assert sources.detect(str(tmp_path / "there.csv"), {"text": "file"}, skip_bad=False)[0] == "text"
+    (tmp_path / "gone.csv").write_text("file,label\nelsewhere/0.png,x\nelsewhere/1.png,y\n")
+    with pytest.raises(DataError, match=r"'file' names files, such as 'elsewhere/0\.png', none of which is in"):
+        sources.detect(str(tmp_path / "gone.csv"), {}, skip_bad=False)
+    assert sources.detect(str(tmp_path / "gone.csv"), {"text": "file"}, skip_bad=False)[0] == "text"
+    (tmp_path / "boxes.csv").write_text("image,label,xmin,ymin,xmax\n0.png,x,1,2,3\n1.png,y,1,2,3\n")
+    with pytest.raises(DataError, match="a table of boxes lacks 'ymax'"):
+        sources.detect(str(tmp_path / "boxes.csv"), {}, skip_bad=False)
     resolved, rows, note = sources.resolve(Recipe(data=str(folder)))
     assert (resolved.modality, resolved.backbone) == ("image", "none")
     assert isinstance(rows, tables.Table)

@@ -6,7 +6,7 @@ Every format of box labels is read into ``Draft``, and a table with a row for ea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +123,13 @@ def is_table_of_boxes(columns: Sequence[str]) -> bool:
     """Whether these are the columns of a table with a row for each box."""
     known = {name.strip().casefold() for name in columns}
     return any(set(names) <= known for names in CORNER_NAMES)
+
+
+def lacking(columns: Iterable[str]) -> list[str]:
+    """Corners that are missing from a table which has most of them."""
+    known = {name.strip().casefold() for name in columns}
+    missing = ([name for name in names if name not in known] for names in CORNER_NAMES)
+    return next((names for names in missing if 1 <= len(names) <= 2), [])
 
 
 def grouped(table: Table, folder: Path, *, skip_bad: bool) -> Table:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from warmstart.core import registry
-from warmstart.core.errors import BadOption
+from warmstart.core.errors import BadOption, ColumnNotFound, DataError
 from warmstart.core.protocols import Modality
 from warmstart.core.recipe import Recipe
-from warmstart.engine import backbone
+from warmstart.engine import backbone, box_tables
 from warmstart.engine.draft import Table
 from warmstart.engine.tables import read_table
 
@@ -42,7 +43,7 @@ def detect(source: Any, given: Mapping[str, str], *, skip_bad: bool) -> tuple[st
         skip_bad: Leave out rows that cannot be read.
 
     Raises:
-        InputError: Whatever ``read_table`` raises.
+        InputError: Whatever ``read_table`` raises; or the only texts are names of media files of which none is there.
     """
     asked = [registry.create("modalities", name) for name in registry.parts("modalities") if name != LAST_RESORT]
     asked = [part for part in asked if all(role in (*part.roles, *GENERAL_ROLES) for role in given)]
@@ -52,7 +53,31 @@ def detect(source: Any, given: Mapping[str, str], *, skip_bad: bool) -> tuple[st
             return part.name, table
     table = read_table(source, skip_bad=skip_bad)
     folder = folder_of(table.source)
-    return next((part.name for part in asked if part.matches(table.columns, folder=folder)), LAST_RESORT), table
+    found = next((part.name for part in asked if part.matches(table.columns, folder=folder)), LAST_RESORT)
+    if found == LAST_RESORT:
+        _refuse_names(asked, table, given, folder)
+    return found, table
+
+
+def _refuse_names(asked: Sequence[Modality], table: Table, given: Mapping[str, str], folder: Path) -> None:
+    """A model of the names of files is hardly what somebody wants whose files lie elsewhere.
+
+    Raises:
+        DataError: The column that would be read as texts names media files.
+    """
+    with suppress(ColumnNotFound):
+        texts = registry.create("modalities", LAST_RESORT).infer(table.columns, given)
+        for part in asked:
+            with suppress(ColumnNotFound):
+                named = part.infer(table.columns, {})[part.roles[0]]
+                if named in texts.values() and named not in given.values():
+                    corners = ", ".join(map(repr, box_tables.lacking(table.columns)))
+                    raise DataError(
+                        f"column {named!r} names files, such as {next(filter(None, table.columns[named]))!r}, none of which is in {folder}"
+                        + (f", and a table of boxes lacks {corners}" if corners else ""),
+                        f"names of {part.name} files relative to {folder}",
+                        f"correct the table, or give --modality {LAST_RESORT} if the names themselves are the texts",
+                    )
 
 
 def folder_of(source: str) -> Path:

@@ -44,11 +44,14 @@ class Workspace:
 
     def open(self, recipe: Recipe | PretrainRecipe, data_hash: str, clock: Clock) -> None:
         """Begin, or go on with what an interrupted run of the same recipe and rows left; its time counts as spent. Only while ``alone``.
+        Another budget of an adaptation is no other run.
 
         Raises:
             FolderExists: The partial folder belongs to another run, and ``force`` was not given.
         """
-        others = ("data", "test", "validation", "unlabelled", "parallel")  # the rows count, not where they lie, nor who computes
+        others = ["data", "test", "validation", "unlabelled", "parallel"]  # the rows count, not where they lie, nor who computes
+        if isinstance(recipe, Recipe):
+            others.append("budget")  # what was measured and planned in less time holds; pre-training is planned as a whole
         signature = {"recipe": {k: v for k, v in asdict(recipe).items() if k not in others}, "data": data_hash}
         before = self._read()
         if before is not None and before["signature"] == json.loads(json.dumps(signature)):
