@@ -111,6 +111,20 @@ def test_the_best_constant_answer_needs_no_body(data: Path, tmp_path: Path) -> N
     assert found.task.main_metric == "image_ap"
 
 
+def test_without_a_body_there_is_the_constant_answer_and_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tiny_boxes.write_table(tmp_path, 24)
+    given = ["adapt", str(table), "--quiet", "--json", "--out", str(tmp_path / "model")]
+    assert cli.main(given) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["strategy"], told["backbone"]) == ("majority", "none")
+    assert any("gives every input the same answer" in warning and "--backbone FOLDER" in warning for warning in told["warnings"])
+    assert told["verdict"] == ["majority is the only rung that was climbed, so it is compared with nothing."]
+    assert Card.read(tmp_path / "model").strategy == "majority"
+    for extra in (["--strategy", "linear_probe"], ["--compatible", "transformers"]):
+        assert cli.main([*given[:-1], str(tmp_path / "other"), "--backbone", "none", *extra]) == 2
+        assert json.loads(capsys.readouterr().out)["error"]["kind"] == "BadOption"
+
+
 @pytest.mark.parametrize("name", ["yolos", "detr"])
 def test_whole_detectors_are_trained_with_their_own_loss(name: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     body = detector(name, tmp_path / name)
