@@ -316,7 +316,7 @@ def _climb_favourite(ladder: Ladder, movers: list[Candidate], rivals: list[Step]
     found = ""
     for rung in _by_worth(movers):
         if found and ladder.follow is None:
-            note = f"passed over: fewer than {choice.FEW_ROWS} rows cannot tell it from {found}"
+            note = f"fewer than {choice.FEW_ROWS} rows cannot tell it from {found}"
             steps[rung.label] = Step(rung.label, rung.strategy, note=note)
             continue
         steps[rung.label] = ladder.climb(rung.label, rung.strategy, seconds=ladder.left(), enough=enough if ladder.n_test else None)
@@ -355,6 +355,7 @@ def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, climbed: _Climbed, sp
     else:
         found = outcome.out_of_fold(chosen.chosen, rows)
     report = _report(recipe, rows, ladder, chosen, found, saved, command, space.out)
+    report.warnings.extend(folders.notes(ladder.bench, climbed.steps))
     plan: dict[str, Any] = {"rungs": [step.record() for step in climbed.steps], "keep_point": ladder.kept_point}
     if climbed.continued_plan is not None:
         plan["unlabelled"] = climbed.continued_plan
@@ -363,7 +364,7 @@ def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, climbed: _Climbed, sp
 
 
 def _report(recipe: Recipe, rows: Dataset, ladder: Ladder, chosen: Choice, found: Any, saved: Model, command: str, out: Path) -> Report:
-    from warmstart.engine import answers, dataset, device, folders, outcome, review
+    from warmstart.engine import answers, dataset, device, outcome, review
 
     bench = ladder.bench
     with_body = any(rung.score is not None and rung.strategy == "linear_probe" for rung in chosen.rungs)
@@ -392,7 +393,7 @@ def _report(recipe: Recipe, rows: Dataset, ladder: Ladder, chosen: Choice, found
         environment=device.environment(bench.device, bench.precision),
         command=command,
         seed=recipe.seed,
-        warnings=[*rows.warnings, *folders.notes(bench)],
+        warnings=list(rows.warnings),
         seconds=ladder.clock.elapsed(),
         peak_bytes=device.peak_bytes(),
     )
