@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from tiny_images import hf_backbone
 from warmstart import cli
 from warmstart.core.card import Card
 from warmstart.core.errors import BadOption
-from warmstart.engine import store
+from warmstart.engine import detection_figures, palette, store
+from warmstart.engine.images import Picture
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,17 @@ def test_without_a_body_there_is_the_constant_answer_and_it_says_so(tmp_path: Pa
     for extra in (["--strategy", "linear_probe"], ["--compatible", "transformers"]):
         assert cli.main([*given[:-1], str(tmp_path / "other"), "--backbone", "none", *extra]) == 2
         assert json.loads(capsys.readouterr().out)["error"]["kind"] == "BadOption"
+
+
+def test_a_missed_box_has_the_colour_of_its_class_dashed() -> None:
+    image = Picture(np.zeros((48, 64, 3), np.uint8), "a.png", size=(64, 48))
+    target = np.array([[0.1, 0.1, 0.4, 0.5, 1], [0.5, 0.5, 0.9, 0.9, -1]])
+    found = np.array([[0.7, 0.7, 0.2, 0.2, 0.8, 0]])
+    drawn = detection_figures.picture(image, target, found, ("blue", "red"))
+    blue, red = palette.written(0), palette.written(1)
+    assert re.findall(r'stroke="(#\w+)"[^>]*stroke-dasharray', drawn) == [red, "#000000"]
+    assert f'stroke="{blue}" stroke-width="1.8"' in drawn
+    assert re.sub(r"<[^>]*>", "", drawn[drawn.index("<text") :]) == "■ blue · ■ red · dashed: truth"
 
 
 @pytest.mark.parametrize("name", ["yolos", "detr"])
