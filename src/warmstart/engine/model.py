@@ -113,7 +113,11 @@ class Model:
             InputError: The source, a column or a row is wrong, or no row can be used.
         """
         plain = isinstance(data, list | tuple)
-        table = Table({}, list(range(len(data))), "the list") if plain else sources.opened(data, self.modality, skip_bad=skip_bad)
+        table = (
+            Table({}, list(range(len(data))), "the list")
+            if plain
+            else sources.opened(data, self.modality, skip_bad=skip_bad, by="this model")
+        )
         at_once = getattr(self.modality, "at_once", ROWS_AT_ONCE)
         starts = range(0, len(table.rows), at_once)
 
@@ -165,7 +169,7 @@ class Model:
     def examples(self, data: Any, *, column: dict[str, str], skip_bad: bool, labelled: bool, may_be_empty: bool = False) -> Examples:
         """Read a table with the columns that the model was trained on, unless others are given."""
         roles = {role: name for role, name in self.card.columns.items() if role in (*self.modality.roles, "label")}
-        table = sources.opened(data, self.modality, skip_bad=skip_bad)
+        table = sources.opened(data, self.modality, skip_bad=skip_bad, by="this model")
         known = {role: name for role, name in roles.items() if name in table.columns}
         found = read_examples(
             table,

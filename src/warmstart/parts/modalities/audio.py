@@ -42,6 +42,8 @@ class Part:
     """The modality of sound: inputs are ``(Sound,)``, or before they are loaded a path, bytes, a struct of ``datasets`` or samples."""
 
     name = "audio"
+    plural = "recordings"
+    suffixes: tuple[str, ...] = sound.SUFFIXES
     roles: tuple[str, ...] = ("audio",)
     objective = "wav2vec"
     default_backbone: str | None = "soundnet"
