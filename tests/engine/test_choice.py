@@ -61,6 +61,26 @@ def test_the_best_is_chosen_where_it_can_be_told_apart(bench: Workbench) -> None
     assert found.rungs[2].seconds_predicted == 2.0
 
 
+def test_whether_pre_training_helped_is_told_by_the_better_rung_without_a_body(bench: Workbench) -> None:
+    steps = [step(bench, "majority", first(40)), step(bench, "classic", first(10)), step(bench, "full", range(10, 54))]
+    found = choose(bench, steps)
+    assert [(c.a, c.b) for c in found.comparisons] == [("full", "majority")]
+    assert found.comparisons[0].difference == pytest.approx(4 / 96)
+    assert found.verdict[0].startswith(
+        "Whether pre-training helped cannot be told from these rows: full cannot be told apart from majority"
+    )
+    even = choose(bench, [step(bench, "majority", first(40)), step(bench, "classic", first(40)), steps[2]])
+    assert [c.b for c in even.comparisons] == ["classic"]
+    no_classic = choose(bench, [steps[0], step(bench, "full", first(80))])
+    assert no_classic.verdict[0].startswith("full was needed: ")
+
+
+def test_a_rung_alone_is_called_that(bench: Workbench) -> None:
+    assert choose(bench, [step(bench, "full", first(80))]).verdict == [
+        "full is the only rung that was climbed, so it is compared with nothing."
+    ]
+
+
 def test_cheaper_to_serve_where_a_telling_comparison_cannot_tell(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Right on the same rows; the dearer rung is only surer of it. Of 96 rows up to 3.8 % like none of these may have been missed."""
     steps = [step(bench, "classic", first(90), sure=2.0), step(bench, "full", first(90), sure=3.0)]

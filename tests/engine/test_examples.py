@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from warmstart.core.errors import BadOption, ColumnNotFound, DataError, WarmstartError
+from warmstart.core.recipe import Recipe
+from warmstart.engine import dataset
 from warmstart.engine.examples import Examples, read_examples, summarise
 from warmstart.parts.modalities import text
 from warmstart.parts.tasks import classification
@@ -145,3 +147,17 @@ def test_duplicates_conflicts_and_leaks() -> None:
     test = read({"text": ["C", "d", "a film "], "label": ["x", "y", "x"]})
     assert summarise(train, test, MODALITY) == (3, 1, 2)
     assert summarise(train, None, MODALITY) == (3, 1, 0)
+
+
+def test_what_is_left_out_is_named_and_counted_once() -> None:
+    texts = [f"{'good' if i % 2 else 'bad'} thing {i}" for i in range(420)]
+    labels: list[str | None] = ["pos" if i % 2 else "neg" for i in range(420)]
+    texts[3], labels[7:14] = "", [None] * 7
+    rows = dataset.read(Recipe(data="", modality="text", backbone="none", skip_bad=True), {"text": texts, "label": labels})
+    assert rows.test is not None
+    told = [warning for warning in rows.warnings if "left out" in warning]
+    assert told == [
+        "1 row of the mapping of columns was left out: empty text (row 4)",
+        "7 rows of the mapping of columns were left out: missing label (row 8, row 9, row 10, row 11, row 12, and 2 more)",
+    ]
+    assert dataset.summary(rows, None).left_out == {"empty text": 1, "missing label": 7}

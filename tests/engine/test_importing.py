@@ -132,6 +132,7 @@ def test_names_and_places_that_are_wrong(tmp_path: Path, written: Callable[..., 
     command = ["models", "import", str(file), "--out", str(out)]
     for args, said in [
         (["--as", "mobilenetv2"], "mobilenet_v2"),
+        (["--as", "cifar_resnet"], "one that it knows: resnet20_cifar, resnet32_cifar"),
         (["--as", "mobilenet_v2", "--classes", str(tmp_path / "two.txt")], "names 2 classes"),
         (["--as", "mobilenet_v2", "--classes", str(tmp_path / "none.txt")], "no file"),
         (["--as", "mobilenet_v2", "--set", "padding=same"], "importer.KEY=VALUE"),

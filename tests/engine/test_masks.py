@@ -12,7 +12,7 @@ from PIL import Image
 
 import tiny_masks
 from warmstart.core.errors import DataError, FileUnreadable
-from warmstart.engine import mask_figures, mask_files, masks
+from warmstart.engine import mask_figures, mask_files, masks, palette
 from warmstart.engine.answers import Files
 from warmstart.engine.images import Picture
 
@@ -172,6 +172,25 @@ def test_written_masks_read_back_as_they_were(tmp_path: Path) -> None:
     mask_figures.write(maps, ("road", "sky"), values, Files(tmp_path))
     assert mask_files.names_in(tmp_path) == {"0": "road", "1": "sky"}
     assert masks.read(paths[1]).values == ("0", "1")
+
+
+def test_twenty_four_classes_have_colours_that_are_told_apart() -> None:
+    """CIE76 of 5 is seen at a glance side by side; a class is looked up in a legend, so it is far more here."""
+    lab = np.array([_lab(palette.of(c)) for c in range(24)])
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
+    assert apart[np.triu_indices(24, 1)].min() > 25
+    assert apart[np.triu_indices(12, 1)].min() > 35
+    assert np.diagonal(apart, 1).min() > 40, "neighbours"
+    assert len({palette.written(c) for c in range(60)}) == 60
+
+
+def _lab(colour: tuple[int, int, int]) -> np.ndarray:
+    """CIELAB (D65) of an sRGB colour."""
+    c = np.array(colour) / 255
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear / (0.9505, 1, 1.089)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
 def test_figures_show_both_maps() -> None:

@@ -22,7 +22,7 @@ from warmstart.core.report import (
     Report,
     Rung,
 )
-from warmstart.engine import gallery, page
+from warmstart.engine import gallery, page, plots
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 NASTY = "<script>alert('x')</script> & \"quoted\" $a_b$ {{ 7 * 7 }} <!-- --> </style> 漢字 \x00\x1b"
@@ -321,6 +321,13 @@ def test_sections_without_data_are_left_out(full: str) -> None:
     assert "banking-model evaluated on train.csv" in checker.text
     assert "budget" not in checker.text
     assert "92.7 %" in checker.text
+
+
+def test_axes_of_calibration_end_at_100_percent() -> None:
+    drawn = plots.reliability([ReliabilityBin(c, a, 10) for c, a in ((0.97, 0.94), (0.99, 0.99), (1.0, 1.0))])
+    ticks = [float(found) for found in re.findall(r">([\d.]+) %<", drawn)]
+    assert max(ticks) == 100.0
+    assert ticks.count(100.0) == 2
 
 
 def test_numbers_that_do_not_exist_are_dashes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from tiny_images import hf_backbone
 from warmstart import cli
 from warmstart.core.card import Card
 from warmstart.core.errors import BadOption
-from warmstart.engine import store
+from warmstart.engine import detection_figures, palette, store
+from warmstart.engine.images import Picture
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,31 @@ def test_the_best_constant_answer_needs_no_body(data: Path, tmp_path: Path) -> N
     boxes = found.predict([np.zeros((48, 64, 3), np.uint8)])[0]["prediction"]
     assert all(0 <= box["score"] <= 1 for box in boxes)
     assert found.task.main_metric == "image_ap"
+
+
+def test_without_a_body_there_is_the_constant_answer_and_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tiny_boxes.write_table(tmp_path, 24)
+    given = ["adapt", str(table), "--quiet", "--json", "--out", str(tmp_path / "model")]
+    assert cli.main(given) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["strategy"], told["backbone"]) == ("majority", "none")
+    assert any("gives every input the same answer" in warning and "--backbone FOLDER" in warning for warning in told["warnings"])
+    assert told["verdict"] == ["majority is the only rung that was climbed, so it is compared with nothing."]
+    assert Card.read(tmp_path / "model").strategy == "majority"
+    for extra in (["--strategy", "linear_probe"], ["--compatible", "transformers"]):
+        assert cli.main([*given[:-1], str(tmp_path / "other"), "--backbone", "none", *extra]) == 2
+        assert json.loads(capsys.readouterr().out)["error"]["kind"] == "BadOption"
+
+
+def test_a_missed_box_has_the_colour_of_its_class_dashed() -> None:
+    image = Picture(np.zeros((48, 64, 3), np.uint8), "a.png", size=(64, 48))
+    target = np.array([[0.1, 0.1, 0.4, 0.5, 1], [0.5, 0.5, 0.9, 0.9, -1]])
+    found = np.array([[0.7, 0.7, 0.2, 0.2, 0.8, 0]])
+    drawn = detection_figures.picture(image, target, found, ("blue", "red"))
+    blue, red = palette.written(0), palette.written(1)
+    assert re.findall(r'stroke="(#\w+)"[^>]*stroke-dasharray', drawn) == [red, "#000000"]
+    assert f'stroke="{blue}" stroke-width="1.8"' in drawn
+    assert re.sub(r"<[^>]*>", "", drawn[drawn.index("<text") :]) == "■ blue · ■ red · dashed: truth"
 
 
 @pytest.mark.parametrize("name", ["yolos", "detr"])

@@ -109,14 +109,34 @@ def test_a_native_head_is_what_transformers_opens(data: Path, bodies_of: Callabl
 
 def test_without_a_backbone(data: Path, tmp_path: Path, warmstart: Callable[..., tuple[int, Any, str]]) -> None:
     out = tmp_path / "model"
-    code, report, _ = warmstart("adapt", data / "train", "--test", data / "test", "--out", out, "--budget", "1m", "--quiet")
+    code, report, _ = warmstart("adapt", data / "train", "--test", data / "test", "--out", out, "--budget", "1m", "--quiet", "--views", "2")
     assert code == 0
     assert [rung["strategy"] for rung in report["ladder"]] == ["majority", "classic"]
+    views = [warning for warning in report["warnings"] if "views" in warning]
+    assert views == ["no rung with a body was climbed, so nothing learned from the 2 augmented views of each training row"]
     assert any("--backbone" in warning for warning in report["warnings"])
     assert report["metrics"]["accuracy"]["value"] > 0.8
     code, records, _ = warmstart("predict", out, data / "test")
     assert code == 0
     assert len(records) == 30
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.md").touch()
+    (tmp_path / "sound.wav").touch()
+    (tmp_path / "notes.xyz").touch()
+    for name, said in {
+        "empty": "empty is empty. Expected images (.jpg, .jpeg, .png",
+        "other": "other holds no images. Expected images (.jpg, .jpeg, .png",
+        "sound.wav": "sound.wav is a recording, and this model takes images. Expected images (.jpg",
+        "notes.xyz": "unknown extension '.xyz'. Expected images (.jpg",
+    }.items():
+        for verb in ("predict", "evaluate"):
+            code, _, err = warmstart(verb, out, tmp_path / name)
+            assert code == 2
+            assert said in err
+    code, _, err = warmstart("adapt", tmp_path / "other", "--out", tmp_path / "new")
+    assert code == 2
+    assert "other holds no recordings or images" in err or "other holds no images or recordings" in err
     assert all(Path(record["input"]).parent.name in ("across", "diagonal", "down") for record in records)
     code, one, _ = warmstart("predict", out, records[0]["input"])
     assert code == 0

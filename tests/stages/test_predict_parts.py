@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,11 @@ def test_bad_pictures_are_counted_wherever_they_are(model: Path, tmp_path: Path,
     code, printed, err = warmstart("predict", model, data, "--skip-bad")
     assert code == 0
     assert [record["row"] for record in printed] == [1, 2, 3, 4, 9, 10]
-    assert f"4 rows of {data} were left out" in err
+    named = ", ".join(str(path.relative_to(data)) for path in files[4:8])
+    assert re.search(rf"note: 4 rows of {data} were left out: [a-z ]+ \({named}\)\n", err)
+    code, printed, err = warmstart("predict", model, *files[:5], "--skip-bad")
+    assert (code, len(printed)) == (0, 4)
+    assert f"note: 1 row of the list was left out: truncated image ({files[4]})" in err
     out = tmp_path / "out.csv"
     code, printed, _ = warmstart("predict", model, data, "--out", out)
     assert code == 2

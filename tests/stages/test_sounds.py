@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -54,6 +55,11 @@ def test_cepstra_without_a_body(data, tmp_path, capsys):
     assert _run("predict", tmp_path / "m", files[0], files[-1], "--json") == 0
     found = [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()]
     assert found == ["down", "up"]
+    soundfile.write(tmp_path / "quiet.wav", np.zeros(8_000), 8_000)
+    soundfile.write(tmp_path / "click.wav", np.full(8, 0.1), 8_000)
+    assert _run("predict", tmp_path / "m", tmp_path / "quiet.wav", tmp_path / "click.wav", files[0]) == 0
+    notes = capsys.readouterr().err.splitlines()
+    assert notes == ["note: 1 of 3 recordings are silent", "note: 1 of 3 recordings are shorter than 0.025 s"]
     assert _run("evaluate", tmp_path / "m", data / "test", "--json") == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["accuracy"]["n"] == 15
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from warmstart.core.errors import ColumnNotFound, DataError
 from warmstart.engine.boxes import Boxes, Corners, problem
-from warmstart.engine.draft import Table
+from warmstart.engine.draft import Table, name_few
 
 CORNER_NAMES = (("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"), ("x1", "y1", "x2", "y2"))
 IMAGE_NAMES = ("image", "file_name", "filename", "file", "path", "image_path", "filepath", "image_id")
@@ -41,6 +41,7 @@ class Draft:
     images: dict[str, _Image] = field(default_factory=dict)
     bad: Counter[str] = field(default_factory=Counter)
     first_bad: str = ""
+    named: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def image(self, key: str, path: Path, *, row: int = 0) -> _Image:
@@ -58,6 +59,7 @@ class Draft:
         """Count something that cannot be used."""
         self.first_bad = self.first_bad or f"{where}: {reason}"
         self.bad[reason] += 1
+        name_few(self.named, reason, [where])
 
     def finish(self, *, skip_bad: bool) -> Table:
         """A row for each image: its path in ``image``, its ``Boxes`` in ``label``, and columns that say one thing of an image.
@@ -93,6 +95,7 @@ class Draft:
         if twice:
             table.notes.append(f"{twice:,} boxes that stood there twice were counted once")
         table.left_out.update(self.bad)
+        table.named.update(self.named)
         self._carry(table)
         return table
 
@@ -149,7 +152,7 @@ def grouped(table: Table, folder: Path, *, skip_bad: bool) -> Table:
     image, label = (_column(table, by_name, role, names) for role, names in (("image", IMAGE_NAMES), ("label", LABEL_NAMES)))
     others = [name for name in table.columns if name not in (*corners, image, label)]
     places = Places(folder)
-    draft = Draft(table.source, bad=Counter(table.left_out), notes=list(table.notes))
+    draft = Draft(table.source, bad=Counter(table.left_out), notes=list(table.notes), named=dict(table.named))
     for i, row in enumerate(table.rows):
         where = f"{table.source}, {table.unit} {row}"
         name = str(table.columns[image][i] or "").strip()

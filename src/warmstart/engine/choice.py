@@ -86,7 +86,8 @@ def choose(ladder: Ladder, steps: Sequence[Step], *, prefer: str, eligible: Coll
     within = _within_one_error(candidates, best, levels)
     measured = [s for s in scored if s.step.strategy.serve_cost >= 1 and s.step.label not in differ]
     chosen = within if prefer == "cheapest" else best if few else _cheapest_equal(candidates, best, task, seed)
-    comparisons = _comparisons(scored, chosen, task, seed)
+    baseline = _baseline(scored, chosen, levels)
+    comparisons = _comparisons(scored, chosen, baseline, task, seed)
     by_label = {s.step.label: s for s in scored}
     rungs = [
         _rung(by_label[step.label], levels[step.label] if differ else None, chosen=by_label[step.label] is chosen)
@@ -95,7 +96,8 @@ def choose(ladder: Ladder, steps: Sequence[Step], *, prefer: str, eligible: Coll
         for step in steps
     ]
     gap = levels[best.step.label].value - levels[chosen.step.label].value
-    return Choice(chosen, rungs, comparisons, _verdict(chosen, (best, gap), within, comparisons, prefer, with_body=bool(measured)))
+    verdict = _verdict(chosen, (best, gap), comparisons, prefer, baseline=baseline, with_body=bool(measured))
+    return Choice(chosen, rungs, comparisons, [*verdict, _cheapest(scored, within)])
 
 
 def _levels(scored: Sequence[Scored]) -> tuple[dict[str, Metric], set[str]]:
@@ -189,31 +191,44 @@ def _within_one_error(candidates: Sequence[Scored], best: Scored, levels: Mappin
     return min((s for s in candidates if levels[best.step.label].value - levels[s.step.label].value <= error), key=_cost)
 
 
-def _comparisons(scored: Sequence[Scored], chosen: Scored, task: Task, seed: int) -> list[Comparison]:
-    """The chosen rung with classic, and with the next cheaper rung."""
-    others = [s for s in scored if s.step.strategy.name == "classic" and s is not chosen]
-    cheaper = [s for s in scored if _cost(s) < _cost(chosen) and s.step.strategy.name not in ("classic", "majority")]
-    others += [max(cheaper, key=_cost)] if cheaper else []
+def _baseline(scored: Sequence[Scored], chosen: Scored, levels: Mapping[str, Metric]) -> Scored | None:
+    """What tells whether pre-training helped: the better of the rungs without a body (on equal scores classic), where classic is one."""
+    without = [s for s in scored if s.step.strategy.serve_cost < 1]
+    if chosen in without or not any(s.step.strategy.name == "classic" for s in without):
+        return None
+    return max(without, key=lambda s: (round(levels[s.step.label].value, 9), s.step.strategy.order))
+
+
+def _comparisons(scored: Sequence[Scored], chosen: Scored, baseline: Scored | None, task: Task, seed: int) -> list[Comparison]:
+    """The chosen rung with the baseline, and with the next cheaper rung that has a body; where there is neither, with the majority."""
+    cheaper = [s for s in scored if _cost(s) < _cost(chosen) and s.step.strategy.serve_cost >= 1]
+    others = [*([baseline] if baseline is not None else []), *([max(cheaper, key=_cost)] if cheaper else [])]
     if not others:
         others = [s for s in scored if s.step.strategy.name == "majority" and s is not chosen]
     return [_compare(chosen, other, task, seed) for other in others]
 
 
 def _verdict(
-    chosen: Scored, first: tuple[Scored, float], within: Scored, comparisons: Sequence[Comparison], prefer: str, *, with_body: bool
+    chosen: Scored,
+    first: tuple[Scored, float],
+    comparisons: Sequence[Comparison],
+    prefer: str,
+    *,
+    baseline: Scored | None,
+    with_body: bool,
 ) -> list[str]:
     """What is said; ``first`` is the best and how much more is expected of it than of the chosen one."""
     name, (best, gap) = chosen.step.label, first
     said = []
     by_other = {c.b: c for c in comparisons}
-    classic = by_other.pop("classic", None)
-    if classic is not None and chosen.step.strategy.serve_cost >= 1:
-        if classic.low > 0:
-            said.append(f"Pre-training helped: {classic.sentence}.")
-        elif classic.high < 0:
-            said.append(f"Pre-training hurt: {classic.sentence}.")
+    if baseline is not None:
+        found = by_other.pop(baseline.step.label)
+        if found.low > 0:
+            said.append(f"Pre-training helped: {found.sentence}.")
+        elif found.high < 0:
+            said.append(f"Pre-training hurt: {found.sentence}.")
         else:
-            said.append(f"Whether pre-training helped cannot be told from these rows: {classic.sentence}.")
+            said.append(f"Whether pre-training helped cannot be told from these rows: {found.sentence}.")
     elif chosen.step.strategy.name == "classic" and with_body and (best is chosen or prefer != "cheapest"):
         said.append("Pre-training was not needed: the classic model without any pre-trained body does as well on these rows.")
     for other in by_other.values():
@@ -224,8 +239,14 @@ def _verdict(
     if best is not chosen and gap > 0:
         why = "the cheapest within one standard error was asked for" if prefer == "cheapest" else "it is cheaper to serve"
         said.append(f"{best.step.label} scored higher by {100 * gap:.1f} points, but {why}.")
-    said.append(f"The cheapest rung within one standard error of the best is {within.step.label}.")
     return said
+
+
+def _cheapest(scored: Sequence[Scored], within: Scored) -> str:
+    """The last sentence: what would do, or that there was nothing to choose from."""
+    if len(scored) == 1:
+        return f"{within.step.label} is the only rung that was climbed, so it is compared with nothing."
+    return f"The cheapest rung within one standard error of the best is {within.step.label}."
 
 
 def _rung(scored: Scored, expected: Metric | None, *, chosen: bool) -> Rung:

@@ -18,6 +18,7 @@ from warmstart.core.protocols import Modality, Task
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import DataSummary
 from warmstart.engine import answers, balance, examples, splits, variants
+from warmstart.engine.draft import left_out_notes, name_few
 from warmstart.engine.examples import Examples
 from warmstart.engine.workbench import Workbench
 
@@ -67,7 +68,7 @@ def read(recipe: Recipe, data: Any = None, test: Any = None, *, body: Path | Non
     everything = rows_of(recipe.data if data is None else data, given, task)
     if task is None:
         task = _task_of(everything, recipe)
-        everything = _usable(everything, task, recipe)
+        everything = _usable(everything, task, modality, recipe)
     found = None
     if test is not None or recipe.test is not None:
         columns = {role: name for role, name in everything.columns.items() if role != "group"}
@@ -151,7 +152,7 @@ def _task_of(rows: Examples, recipe: Recipe) -> Task:
     return chosen
 
 
-def _usable(rows: Examples, task: Task, recipe: Recipe) -> Examples:
+def _usable(rows: Examples, task: Task, modality: Modality, recipe: Recipe) -> Examples:
     """The rows whose label the inferred task can use.
 
     Raises:
@@ -162,13 +163,17 @@ def _usable(rows: Examples, task: Task, recipe: Recipe) -> Examples:
     bad = [(i, problem) for i, problem in enumerate(problems) if problem is not None]
     if not bad:
         return rows
+    names = [getattr(target, "name", "") for target in rows.targets or []]
     if not recipe.skip_bad:
         i, problem = bad[0]
-        name = getattr((rows.targets or [])[i], "name", "")
+        name = names[i]
         given = f"{rows.source}, row {rows.rows[i]}: {f'{name}: ' if name else ''}{problem}"
         raise DataError(given, "a label in every row", "correct it, or leave such rows out with --skip-bad")
     kept = _take(rows, np.array([i for i, problem in enumerate(problems) if problem is None], dtype=np.int64))
-    return replace(kept, left_out=dict(Counter(rows.left_out) + Counter(problem for _, problem in bad)))
+    named = {reason: list(few) for reason, few in rows.named.items()}
+    for i, problem in bad:
+        name_few(named, problem, [names[i] or modality.where(rows.inputs[i]) or f"row {rows.rows[i]}"])
+    return replace(kept, left_out=dict(Counter(rows.left_out) + Counter(problem for _, problem in bad)), named=named)
 
 
 def _split(everything: Examples, test: Examples | None, task: Task, recipe: Recipe) -> tuple[Examples, Examples | None, str]:
@@ -183,7 +188,7 @@ def _split(everything: Examples, test: Examples | None, task: Task, recipe: Reci
     grouped = f", grouped by {recipe.group}" if recipe.group else ""
     return (
         _take(everything, kept),
-        _take(everything, held),
+        replace(_take(everything, held), left_out={}, named={}),  # counted once, with the training rows
         f"{len(held)} of {n} rows set aside as test rows, stratified{grouped}, seed {recipe.seed}",
     )
 
@@ -196,7 +201,7 @@ def _take(rows: Examples, chosen: NDArray[np.int64]) -> Examples:
 
 
 def _warnings(train: Examples, test: Examples | None, task: Task, labels: Sequence[str]) -> list[str]:
-    found = [f"{count} rows of {train.source} were left out: {reason}" for reason, count in train.left_out.items()]
+    found = left_out_notes(train.source, train.left_out, train.named)
     if hasattr(task, "pair_notes"):
         found += [note for rows in (train, test) if rows is not None for note in task.pair_notes(rows.inputs, rows.targets or [])]
     coded = task.encode(train.targets or [], labels)
@@ -210,7 +215,7 @@ def _warnings(train: Examples, test: Examples | None, task: Task, labels: Sequen
     if note := task.balance_note(coded, labels) if hasattr(task, "balance_note") else "":
         found.append(note)
     if test is not None:
-        found += [f"{count} rows of {test.source} were left out: {reason}" for reason, count in test.left_out.items()]
+        found += left_out_notes(test.source, test.left_out, test.named)
         unknown = task.unknown(test.targets or [], labels)
         if unknown:
             shown = ", ".join(f"{label!r} ({count})" for label, count in list(unknown.items())[:5]) + (", ..." if len(unknown) > 5 else "")

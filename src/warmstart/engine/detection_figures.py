@@ -10,45 +10,43 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from warmstart.engine import images
+from warmstart.engine import images, palette
 from warmstart.engine.average_precision import corners
 from warmstart.engine.images import Picture
 
 SIDE = 360
 """Longer side of a picture in a report, in pixels: about 15 kB."""
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d00", "#7f3c8d")
-"""Told apart by colour-blind readers (Okabe & Ito 2008)."""
-
 MOST_BOXES = 60
 
 
-def colour(label: int) -> str:
-    """Of a class."""
-    return COLOURS[label % len(COLOURS)]
-
-
 def picture(image: Picture, target: NDArray[Any], found: NDArray[Any], labels: Sequence[str]) -> str:
-    """The image with true boxes (G, 5) dashed in white and black, and boxes that were found (D, 6) in the colour of their class."""
+    """The image with true boxes (G, 5) dashed and boxes that were found (D, 6) drawn through, in the colours of their classes."""
     pixels = image.shown
     factor = SIDE / max(image.size)
     width, height = (max(1, round(side * factor)) for side in image.size)
     shapes = [f'<image href="{_jpeg(pixels, width, height)}" width="{width}" height="{height}"/>']
     for box in target[:MOST_BOXES]:
         name = labels[int(box[4])] if box[4] >= 0 else "unknown"
-        shapes.append(_box(box[:4], width, height, 'stroke="#000" stroke-width="2.4"', name))
-        shapes.append(_box(box[:4], width, height, 'stroke="#fff" stroke-width="1.2" stroke-dasharray="4 3"', name))
+        shapes.append(_box(box[:4], width, height, 'stroke="#fff" stroke-width="2.4"', name))
+        shapes.append(_box(box[:4], width, height, f'stroke="{_colour(box[4])}" stroke-width="2.4" stroke-dasharray="5 4"', name))
     for box in found[:MOST_BOXES]:
         name = f"{labels[int(box[5])]} {box[4]:.2f}"
-        shapes.append(_box(corners(box[:4]), width, height, f'stroke="{colour(int(box[5]))}" stroke-width="1.8"', name))
-    present = sorted({int(box[5]) for box in found[:MOST_BOXES]})
-    key = "".join(f'<tspan fill="{colour(c)}" font-weight="bold">■</tspan> {html.escape(labels[c])}  ' for c in present)
-    text = f'<text x="2" y="{height + 16}" font-size="12" fill="currentColor">{key}dashed: truth</text>'
+        shapes.append(_box(corners(box[:4]), width, height, f'stroke="{_colour(box[5])}" stroke-width="1.8"', name))
+    present = sorted({int(box[4]) for box in target[:MOST_BOXES] if box[4] >= 0} | {int(box[5]) for box in found[:MOST_BOXES]})
+    key = [f'<tspan fill="{_colour(c)}" font-weight="bold">■</tspan> {html.escape(labels[c])}' for c in present]
+    told = " · ".join([*key, "dashed: truth"])
+    text = f'<text x="2" y="{height + 16}" font-size="12" fill="currentColor">{told}</text>'
     name = html.escape(f"{len(target)} true boxes, {len(found)} found")
     return (
         f'<svg class="boxes" role="img" aria-label="{name}" viewBox="0 0 {width} {height + 22}" width="{width}" '
         f'style="max-width:100%;height:auto">{"".join(shapes)}{text}</svg>'
     )
+
+
+def _colour(label: float) -> str:
+    """Of a class; of one that the model does not know, black."""
+    return palette.written(int(label)) if label >= 0 else "#000000"
 
 
 def _box(box: NDArray[Any], width: int, height: int, style: str, name: str) -> str:

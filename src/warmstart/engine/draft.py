@@ -12,12 +12,16 @@ from warmstart.core.errors import DataError, FileUnreadable
 
 MAX_COLUMNS = 10_000
 
+NAMED = 5
+"""Of what is left out for one reason, so many are named."""
+
 
 @dataclass(frozen=True)
 class Table:
     """Columns of equal length. ``rows`` holds where each record begins in the source, counted from 1 in units of ``unit``.
 
-    ``left_out`` maps a reason to the number of records that ``skip_bad`` left out; ``notes`` are sentences about what was assumed.
+    ``left_out`` maps a reason to the number of records that ``skip_bad`` left out, ``named`` to the first few of them; ``notes`` are
+    sentences about what was assumed.
     """
 
     columns: dict[str, list[Any]]
@@ -26,11 +30,12 @@ class Table:
     unit: Literal["line", "row"] = "row"
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    named: dict[str, list[str]] = field(default_factory=dict)
 
     def part(self, start: int, stop: int) -> Table:
         """Rows ``start`` to ``stop``; what was left out or noted belongs to the first part."""
         columns = {name: values[start:stop] for name, values in self.columns.items()}
-        whole = (self.left_out, self.notes) if start == 0 else ({}, [])
+        whole = (self.left_out, self.notes, self.named) if start == 0 else ({}, [], {})
         return Table(columns, self.rows[start:stop], self.source, self.unit, *whole)
 
 
@@ -44,6 +49,7 @@ class Draft:
     rows: list[int] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    named: dict[str, list[str]] = field(default_factory=dict)
     first_bad: str = ""
 
     def add(self, row: int, record: Mapping[str, Any]) -> None:
@@ -61,6 +67,7 @@ class Draft:
     def reject(self, row: int, reason: str, detail: str = "") -> None:
         self.first_bad = self.first_bad or f"{self.source}, {self.unit} {row}: {reason}{detail and f' ({detail})'}"
         self.left_out[reason] += 1
+        name_few(self.named, reason, [f"{self.unit} {row}"])
 
     def finish(self, *, skip_bad: bool) -> Table:
         n_bad = self.left_out.total()
@@ -74,7 +81,24 @@ class Draft:
         if not self.rows:
             why = f"every one of its {n_bad:,} rows is bad: {self.first_bad}" if n_bad else f"{self.source} has no rows"
             raise DataError(why, "at least one row", "give a table with rows")
-        return Table(self.columns, self.rows, self.source, self.unit, dict(self.left_out), self.notes)
+        return Table(self.columns, self.rows, self.source, self.unit, dict(self.left_out), self.notes, self.named)
+
+
+def name_few(named: dict[str, list[str]], reason: str, names: Sequence[str]) -> None:
+    """Add the names of what is left out for a reason, as long as they are few."""
+    found = named.setdefault(reason, [])
+    found.extend(names[: NAMED - len(found)])
+
+
+def left_out_notes(source: str, left_out: Mapping[str, int], named: Mapping[str, Sequence[str]]) -> list[str]:
+    """A sentence for each reason: how many rows of ``source`` were left out, and the first few of them by name."""
+    found = []
+    for reason, count in left_out.items():
+        names = [name.removeprefix(f"{source}/").removeprefix(f"{source}, ") for name in named.get(reason, ())]
+        names += [f"and {count - len(names):,} more"] if names and count > len(names) else []
+        shown = f" ({', '.join(names)})" if names else ""
+        found.append(f"{count:,} {'row' if count == 1 else 'rows'} of {source} {'was' if count == 1 else 'were'} left out: {reason}{shown}")
+    return found
 
 
 def require_distinct(names: Sequence[str], source: str) -> None:

@@ -13,7 +13,7 @@ from warmstart.core import registry
 from warmstart.core.errors import BadOption, ColumnNotFound, DataError, nearest
 from warmstart.core.protocols import Modality, Task
 from warmstart.engine import sources
-from warmstart.engine.draft import Table
+from warmstart.engine.draft import Table, name_few
 
 SURE_LABEL_NAMES = ("label", "labels", "target", "targets", "class")
 LIKELY_LABEL_NAMES = (
@@ -28,7 +28,7 @@ class Examples:
     """Rows that can be used. ``inputs[i]``, ``targets[i]`` and ``groups[i]`` come from row (or line) ``rows[i]`` of ``source``.
 
     ``targets`` are raw label values (None: there is no label column). ``columns`` maps a role to its column; ``left_out`` maps a
-    reason to a count; ``notes`` are sentences for the user about what was inferred or assumed.
+    reason to a count, ``named`` to the first few by name; ``notes`` are sentences for the user about what was inferred or assumed.
     """
 
     inputs: list[tuple[Any, ...]]
@@ -39,6 +39,7 @@ class Examples:
     columns: dict[str, str]
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    named: dict[str, list[str]] = field(default_factory=dict)
 
 
 def read_examples(
@@ -86,7 +87,7 @@ def read_examples(
     if targets is not None and load is not None:
         targets = load(targets, folder=sources.folder_of(table.source))
     groups = table.columns[columns["group"]] if "group" in columns else None
-    kept, left_out = _usable(
+    kept, left_out, named = _usable(
         table, modality, task, inputs, targets if labelled else None, groups, skip_bad=skip_bad, may_be_empty=may_be_empty
     )
     inferred = [role for role in columns if role not in given]
@@ -102,6 +103,7 @@ def read_examples(
         columns=columns,
         left_out=left_out,
         notes=notes,
+        named=named,
     )
 
 
@@ -205,9 +207,10 @@ def _usable(
     *,
     skip_bad: bool,
     may_be_empty: bool,
-) -> tuple[list[int], dict[str, int]]:
-    """Indices of the rows that can be used, and how many cannot, by reason."""
+) -> tuple[list[int], dict[str, int], dict[str, list[str]]]:
+    """Indices of the rows that can be used, and how many cannot, by reason, with the first few of them."""
     kept: list[int] = []
+    named = {reason: list(names) for reason, names in table.named.items()}
     reasons: Counter[str] = Counter()
     first_bad = ""
     check_label = task.check if task is not None else _missing
@@ -227,11 +230,12 @@ def _usable(
         where = bad_target or modality.where(value)
         first_bad = first_bad or f"{table.source}, {table.unit} {table.rows[i]}: {where and f'{where}: '}{reason}"
         reasons[reason] += 1
+        name_few(named, reason, [where or f"{table.unit} {table.rows[i]}"])
     if reasons and (not skip_bad or not (kept or may_be_empty)):
         counted = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         advice = "correct them, or leave such rows out with --skip-bad" if kept else "check which columns were read: --column ROLE=NAME"
         raise DataError(f"{first_bad} (of {len(inputs):,} rows: {counted})", "usable rows", advice)
-    return kept, dict(Counter(table.left_out) + reasons)
+    return kept, dict(Counter(table.left_out) + reasons), named
 
 
 def _missing(label: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from warmstart.engine.choice import Scored
 from warmstart.engine.dataset import Dataset
 from warmstart.engine.model import SETTINGS
 from warmstart.engine.predictor import HEAD
+from warmstart.engine.step import Step
 from warmstart.engine.workbench import Workbench
 
 
@@ -59,10 +61,12 @@ def write_report(folder: Path, *, card: Card, recipe: Recipe, plan: dict[str, An
     card.write(folder)
 
 
-def notes(bench: Workbench) -> list[str]:
-    """What the activation store has to say of this run."""
+def notes(bench: Workbench, steps: Sequence[Step]) -> list[str]:
+    """What the activation store has to say of this run, and what came of the views."""
     found = list(bench.store.warnings)
-    if bench.views:
+    if bench.views and not any(step.folds and step.strategy.serve_cost >= 1 for step in steps):
+        found.append(f"no rung with a body was climbed, so nothing learned from the {bench.views} augmented views of each training row")
+    elif bench.views:
         found.append(
             f"rungs with a body learned from {bench.views} augmented views of each training row beside it; held-out and test rows are"
             " predicted from the plain example, without averaging over views"

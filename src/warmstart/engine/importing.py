@@ -172,6 +172,10 @@ def random_state(part: Importer, architecture: str, *, classes: int) -> dict[str
 
 def _importer(architecture: str, options: Mapping[str, Any]) -> Importer:
     known = architectures()
+    own = registry.spelled("importers", architecture)
+    if architecture not in known and own in known.values():
+        names = [name for name, part in known.items() if part == own]
+        raise UnknownPart(f"{own} is an importer, not an architecture", f"one that it knows: {', '.join(names)}", f"say --as {names[0]}")
     if architecture not in known:
         given = f"no architecture {architecture!r}.{nearest(architecture, known)}"
         raise UnknownPart(given, f"known: {', '.join(known)}", "see: warmstart parts importers")

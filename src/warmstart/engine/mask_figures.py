@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.engine import images
+from warmstart.engine import images, palette
 from warmstart.engine.answers import Files
 from warmstart.engine.aside import opened
 from warmstart.engine.images import Picture
-from warmstart.engine.masks import Cells, palette, resized
+from warmstart.engine.masks import Cells, resized
 from warmstart.engine.overlap import Truth
 
 SIDE = 208
@@ -32,7 +32,7 @@ def picture(image: Picture, target: Truth, found: Cells, labels: Sequence[str]) 
     width, height = (max(1, round(side * factor)) for side in image.size)
     base = images.resized(pixels, height, width).astype(np.float32)
     colours = np.zeros((256, 3), np.float32)
-    colours[: len(labels)] = palette(len(labels))
+    colours[: len(labels)] = [palette.of(c) for c in range(len(labels))]
     drawn = []
     for title, classes in (("truth", cells), ("found", found.astype(np.uint8))):
         over = (1 - OPACITY) * base + OPACITY * colours[resized(classes, height, width)]
@@ -63,7 +63,7 @@ def write(maps: NDArray[Any], labels: Sequence[str], values: Sequence[Any], file
     if None in numbers:
         (folder / "classes.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     colours = np.zeros((256, 3), np.uint8)
-    colours[ids] = palette(len(labels))
+    colours[ids] = [palette.of(c) for c in range(len(labels))]
     paths = []
     for row, value in zip(maps, values, strict=True):
         name = files.name(value[0].name)

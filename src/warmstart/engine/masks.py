@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import hashlib
 import io
 import os
@@ -34,9 +33,6 @@ SAME_FORM = 0.02
 
 VOID, UNKNOWN, MOST_CLASSES = 255, 254, 254
 """In targets: a pixel that does not count; one of a class that the model does not know, which counts as an error."""
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d00", "#7f3c8d")
-"""Told apart by colour-blind readers (Okabe & Ito 2008)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,15 +113,6 @@ def resized(cells: Cells, height: int, width: int) -> Cells:
     rows = ((np.arange(height) + 0.5) * cells.shape[0] / height).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * cells.shape[1] / width).astype(np.int64)
     return np.ascontiguousarray(cells[rows[:, None], columns])
-
-
-def palette(classes: int) -> list[tuple[int, int, int]]:
-    """A colour for each class: eight that everybody tells apart, then hues by the golden ratio."""
-    known = [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:], 16)) for c in COLOURS]
-    for i in range(len(known), classes):
-        red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, (0.55, 0.9)[i % 2], (0.9, 0.6)[i // 2 % 2])
-        known.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return known[:classes]
 
 
 def grey_where_all_are(masks: Sequence[Mask]) -> list[Mask]:

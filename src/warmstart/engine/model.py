@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from warmstart.engine import device as devices
 from warmstart.engine import predictor as predictors
 from warmstart.engine.ahead import ahead
 from warmstart.engine.answers import Files
-from warmstart.engine.draft import Table
+from warmstart.engine.draft import Table, name_few
 from warmstart.engine.examples import Examples, read_examples
 
 ROWS_AT_ONCE = 20_000
@@ -112,15 +113,18 @@ class Model:
             InputError: The source, a column or a row is wrong, or no row can be used.
         """
         plain = isinstance(data, list | tuple)
-        table = Table({}, list(range(len(data))), "the list") if plain else sources.opened(data, self.modality, skip_bad=skip_bad)
+        table = (
+            Table({}, list(range(len(data))), "the list")
+            if plain
+            else sources.opened(data, self.modality, skip_bad=skip_bad, by="this model")
+        )
         at_once = getattr(self.modality, "at_once", ROWS_AT_ONCE)
         starts = range(0, len(table.rows), at_once)
 
         def read(start: int) -> Examples:
             stop = start + at_once
             if plain:
-                values = self.inputs(data[start:stop], column=column, skip_bad=skip_bad, first=start)
-                return Examples(values, None, None, [], table.source, {})
+                return self._listed(data[start:stop], column=column, skip_bad=skip_bad, first=start)
             part = table if len(starts) == 1 else table.part(start, stop)
             return self.examples(part, column=column, skip_bad=skip_bad, labelled=False, may_be_empty=len(starts) > 1)
 
@@ -131,9 +135,17 @@ class Model:
         if not used and len(starts) > 1:
             raise DataError(f"none of {len(table.rows):,} rows of {table.source} can be used", "usable rows", "check the files")
 
-    def inputs(self, data: Any, *, column: dict[str, str] | None = None, skip_bad: bool = False, first: int = 0) -> list[Input]:
-        """The rows of ``data`` as this model's modality takes them; a list may be a part of a longer one, after so many ``first``."""
-        if isinstance(data, list | tuple) and not any(isinstance(v, Mapping) for v in data):
+    def inputs(self, data: Any, *, column: dict[str, str] | None = None, skip_bad: bool = False) -> list[Input]:
+        """The rows of ``data`` as this model's modality takes them."""
+        if isinstance(data, list | tuple):
+            return self._listed(data, column=column or {}, skip_bad=skip_bad).inputs
+        return self.examples(data, column=column or {}, skip_bad=skip_bad, labelled=False).inputs
+
+    def _listed(self, data: Sequence[Any], *, column: dict[str, str], skip_bad: bool, first: int = 0) -> Examples:
+        """The rows of a list, which may be a part of a longer one, after so many ``first``."""
+        kept: list[Input] = []
+        left_out, named = Counter[str](), dict[str, list[str]]()
+        if not any(isinstance(v, Mapping) for v in data):
             values = [v if isinstance(v, tuple) else (v,) for v in data]
             values = self.modality.load(values, folder=Path(), body=self.body)
             for i, value in enumerate(values, first + 1):
@@ -146,13 +158,18 @@ class Model:
                     where = self.modality.where(value)
                     given = f"input {i}: {where and f'{where}: '}{problem}"
                     raise DataError(given, f"usable {self.modality.name} in every row", "correct it, or leave such rows out")
-            return [v for v in values if self.modality.check(v) is None]
-        return self.examples(data, column=column or {}, skip_bad=skip_bad, labelled=False).inputs
+                if problem is None:
+                    kept.append(value)
+                else:
+                    left_out[problem] += 1
+                    name_few(named, problem, [self.modality.where(value) or f"input {i}"])
+            return Examples(kept, None, None, [], "the list", {}, dict(left_out), named=named)
+        return replace(self.examples(data, column=column, skip_bad=skip_bad, labelled=False), rows=[])
 
     def examples(self, data: Any, *, column: dict[str, str], skip_bad: bool, labelled: bool, may_be_empty: bool = False) -> Examples:
         """Read a table with the columns that the model was trained on, unless others are given."""
         roles = {role: name for role, name in self.card.columns.items() if role in (*self.modality.roles, "label")}
-        table = sources.opened(data, self.modality, skip_bad=skip_bad)
+        table = sources.opened(data, self.modality, skip_bad=skip_bad, by="this model")
         known = {role: name for role, name in roles.items() if name in table.columns}
         found = read_examples(
             table,

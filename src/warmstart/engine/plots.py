@@ -66,6 +66,10 @@ _SECONDS_TICKS = {
 }
 
 
+DOT = 12 / 72
+"""Inches around the axes of a diagram whose dots may reach beyond them."""
+
+
 @contextmanager
 def styled(salt: str) -> Iterator[None]:
     """Our style for the time of one drawing; ``salt`` keeps the ids of several drawings on one page apart."""
@@ -265,6 +269,7 @@ def reliability(bins: Sequence[ReliabilityBin]) -> str:
         return ""
     with styled("reliability"):
         figure = blank(340)
+        figure.set_layout_engine("constrained", w_pad=DOT, h_pad=DOT)
         axes = figure.subplots()
         lowest = max(0.0, math.floor(10 * min(min(b.confidence, b.accuracy) for b in known)) / 10 - 0.05)
         axes.plot([lowest, 1], [lowest, 1], color=_MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -272,9 +277,16 @@ def reliability(bins: Sequence[ReliabilityBin]) -> str:
         for b in known:
             axes.plot([b.confidence, b.confidence], [b.confidence, b.accuracy], color=_RED, linewidth=1.5, alpha=0.7)
         areas = [36 + 380 * b.n / largest for b in known]
-        axes.scatter([b.confidence for b in known], [b.accuracy for b in known], s=areas, color=_BLUE, alpha=0.75, linewidth=0, zorder=3)
-        axes.set_xlim(lowest, 1.03)
-        axes.set_ylim(lowest, 1.03)
+        dots: Any = {
+            "color": _BLUE,
+            "alpha": 0.75,
+            "linewidth": 0,
+            "zorder": 3,
+            "clip_on": False,
+        }  # half of one at 100 % is beyond the axes
+        axes.scatter([b.confidence for b in known], [b.accuracy for b in known], s=areas, **dots)
+        axes.set_xlim(lowest, 1)
+        axes.set_ylim(lowest, 1)
         axes.set_xlabel("what the model said (mean probability)")
         axes.set_ylabel("how often it was right")
         _percent_axis(axes.xaxis, True)

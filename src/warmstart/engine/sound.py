@@ -28,6 +28,8 @@ RATE = 16_000
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 SILENT = 1e-4
 """Recordings whose loudest sample is below this (-80 dB of full scale) count as silent."""
+SHORT = 0.025
+"""Seconds; what is shorter holds less than one frame of a spectrogram."""
 FULL_SCALE, CLIPPED_SHARE = 0.999, 1e-3
 """A recording counts as clipped when at least this share of its samples is at full scale."""
 PAUSE = 0.1
@@ -169,10 +171,12 @@ def read(value: Any, *, folder: Path, rate: int = RATE, given_rate: int | None =
 
 
 def notes(sounds: Sequence[Sound], limit: Limit) -> list[str]:
-    """Sentences about what a person should know of these recordings: silence, clipping, those that were cut, mixed rates."""
+    """Sentences about what a person should know of these recordings (an outline of each will do): silence, hardly anything, clipping,
+    those that were cut, mixed rates."""
     usable = [s for s in sounds if not s.problem]
     counts = {
         "are silent": sum(s.silent for s in usable),
+        f"are shorter than {SHORT:g} s": sum(s.seconds < SHORT for s in usable),
         "are clipped (at full scale for 1 sample in 1,000 or more)": sum(s.clipped >= CLIPPED_SHARE for s in usable),
         f"are longer than {limit.seconds:g} s: of each, windows of {limit.window:g} s spread over it were used": sum(
             s.seconds > limit.seconds for s in usable
@@ -183,6 +187,11 @@ def notes(sounds: Sequence[Sound], limit: Limit) -> list[str]:
     if len(rates) > 1:
         found.append(f"recordings have {len(rates)} rates, from {rates[0]:,} to {rates[-1]:,} Hz")
     return found
+
+
+def outline(one: Sound) -> Sound:
+    """A recording with no more than its loudest sample: all that ``notes`` needs."""
+    return one if one.problem else replace(one, kept=np.abs(one.samples).max(keepdims=True))
 
 
 def pieces(one: Sound, longest: float) -> list[Sound]:

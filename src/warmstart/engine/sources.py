@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core import registry
-from warmstart.core.errors import BadOption, ColumnNotFound, DataError
+from warmstart.core.errors import BadOption, ColumnNotFound, DataError, FileUnreadable
 from warmstart.core.protocols import Modality
 from warmstart.core.recipe import Recipe
-from warmstart.engine import backbone, box_tables
+from warmstart.engine import backbone, box_tables, media
 from warmstart.engine.draft import Table
-from warmstart.engine.tables import read_table
+from warmstart.engine.tables import ARROW_SUFFIXES, read_table
+from warmstart.engine.text_tables import TEXT_SUFFIXES
 
 LAST_RESORT = "text"
 """What a source is where no other modality knows it."""
@@ -22,16 +23,45 @@ LAST_RESORT = "text"
 GENERAL_ROLES = ("label", "group")
 
 
-def opened(source: Any, modality: Modality, *, skip_bad: bool) -> Table:
-    """``source`` as a table: read by the modality where only it knows how, else as a table of any kind.
+def opened(source: Any, modality: Modality, *, skip_bad: bool, by: str = "this run") -> Table:
+    """``source`` as a table: read by the modality where only it knows how, else as a table of any kind. ``by`` is who asks for it.
 
     Raises:
-        InputError: Whatever ``read_table`` raises.
+        InputError: Whatever ``read_table`` raises; a folder without such inputs, or a file of another modality.
     """
     if isinstance(source, Table):
         return source
     found = modality.read(source, skip_bad=skip_bad)
-    return read_table(source, skip_bad=skip_bad) if found is None else found
+    if found is not None:
+        return found
+    _refuse(source, [modality], f"{by} takes {getattr(modality, 'plural', modality.name)}")
+    return read_table(source, skip_bad=skip_bad)
+
+
+def _refuse(source: Any, asked: Sequence[Any], takes: str) -> None:
+    """Say of a folder that there is nothing in it for these modalities, and of a file that it is none of theirs nor a table.
+
+    Raises:
+        FileUnreadable: It is so.
+    """
+    path = media.path_of(source)
+    looked = {part.plural: ", ".join(part.suffixes) for part in asked if hasattr(part, "suffixes")}
+    if path is None or path.suffix.lower() in (*TEXT_SUFFIXES, *ARROW_SUFFIXES, ".gz"):
+        return
+    wanted = "; ".join(f"{plural} ({suffixes})" for plural, suffixes in looked.items())
+    if path.is_dir():
+        if looked:
+            what = f"holds no {' or '.join(looked)}" if any(path.iterdir()) else "is empty"
+            raise FileUnreadable(f"the folder {path} {what}", f"{wanted} in it or below it", "name another one, or a table of such files")
+        return
+    others = [registry.create("modalities", name) for name in registry.parts("modalities")]
+    other = next((part for part in others if path.suffix.lower() in getattr(part, "suffixes", ())), None)
+    if other is not None:
+        kind = f"{'an' if other.plural[0] in 'aeiou' else 'a'} {other.plural.removesuffix('s')}"
+        raise FileUnreadable(f"{path} is {kind}, and {takes}", wanted or "a table of them", "name such a file")
+    if looked:
+        given = f"{path} has the unknown extension {path.suffix!r}"
+        raise FileUnreadable(given, f"{wanted}; or a table ({', '.join((*TEXT_SUFFIXES, *ARROW_SUFFIXES))})", "convert it")
 
 
 def detect(source: Any, given: Mapping[str, str], *, skip_bad: bool) -> tuple[str, Table]:
@@ -51,6 +81,7 @@ def detect(source: Any, given: Mapping[str, str], *, skip_bad: bool) -> tuple[st
         table = part.read(source, skip_bad=skip_bad)
         if table is not None:
             return part.name, table
+    _refuse(source, asked, "nothing here takes them")
     table = read_table(source, skip_bad=skip_bad)
     folder = folder_of(table.source)
     found = next((part.name for part in asked if part.matches(table.columns, folder=folder)), LAST_RESORT)

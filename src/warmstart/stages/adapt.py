@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warmstart.core.errors import BadOption, BudgetTooSmall
+from warmstart.core.errors import BadOption, BudgetTooSmall, CutRefused
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import Report
 
 if TYPE_CHECKING:
+    from warmstart.core.errors import WarmstartError
     from warmstart.core.protocols import Strategy
     from warmstart.engine.choice import Choice
     from warmstart.engine.clock import Clock
@@ -68,6 +69,7 @@ def run(
         space.open(recipe, rows.hash, clock)
         ladder = _ladder(recipe, rows, clock, space.work, quiet)
         climbed = _climb(recipe, ladder, strategies)
+        rows.warnings.extend([climbed.note] if climbed.note else [])
         report = _finish(recipe, rows, ladder, climbed, space, command)
     space.publish()
     return report
@@ -129,16 +131,18 @@ def _ladder(recipe: Recipe, rows: Dataset, clock: Clock, folder: Path, quiet: bo
 
 @dataclass(frozen=True)
 class _Climbed:
-    """Every rung, climbed or passed over; the labels of those that may be chosen; what going on with pre-training brought."""
+    """Every rung, climbed or passed over; the labels of those that may be chosen; what going on with pre-training brought; and a sentence
+    where there is nothing above the constant answer."""
 
     steps: list[Step]
     eligible: set[str]
     continued: Verdict | None = None
     continued_plan: dict[str, Any] | None = None
+    note: str = ""
 
 
 def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool]]) -> _Climbed:
-    from warmstart.engine import answers, rungs
+    from warmstart.engine import rungs
 
     alone = recipe.strategy != "auto"
     candidates = rungs.expand([s for s in strategies if s[0].serve_cost < 1], ladder.bench, alone=alone)
@@ -153,15 +157,40 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
         steps = [ladder.widened(step) for step in steps]
     steps += [*([verdict.loser] if verdict is not None and verdict.loser is not None else []), *above]
     eligible = {rung.label for rung in [*candidates, *bodies] if rung.eligible}
+    note = ""
     if not any(step.folds and step.label in eligible and step.strategy.order > 0 for step in steps) and recipe.strategy != "majority":
-        failed = [step.error for step in steps if step.error is not None]
-        if alone and failed:
-            raise failed[0]
-        reasons = "; ".join(f"{step.label}: {step.note}" for step in steps if step.note)
-        if recipe.backbone == "none" and answers.is_structured(ladder.bench.task):
-            raise BadOption(f"{ladder.bench.task.name} without a backbone ({reasons})", "a pre-trained body", "name one: --backbone FOLDER")
-        raise BudgetTooSmall(f"no rung could be climbed ({reasons})", "time for at least one", _enough(ladder, [*candidates, *bodies]))
-    return _Climbed(steps, eligible, verdict, plan)
+        note = _constant(recipe, ladder, steps, eligible)
+        if not note:
+            raise _nothing(recipe, ladder, steps, [*candidates, *bodies])
+    return _Climbed(steps, eligible, verdict, plan, note)
+
+
+def _without_a_body(recipe: Recipe, steps: list[Step]) -> bool:
+    """Whether nothing above the majority was climbed because there is no body, and not for want of time."""
+    return recipe.backbone == "none" and all(isinstance(step.error, CutRefused) for step in steps if step.strategy.order > 0)
+
+
+def _constant(recipe: Recipe, ladder: Ladder, steps: list[Step], eligible: set[str]) -> str:
+    """What is said of the majority where it is the only rung that a task has without a body; empty where it is no result."""
+    found = any(step.folds and step.label in eligible for step in steps)
+    if recipe.strategy != "auto" or not found or not _without_a_body(recipe, steps):
+        return ""
+    return (
+        f"without a body {ladder.bench.task.name} has nothing but majority: this model gives every input the same answer;"
+        " for one that looks at its input, name a pre-trained body: --backbone FOLDER"
+    )
+
+
+def _nothing(recipe: Recipe, ladder: Ladder, steps: list[Step], candidates: list[Candidate]) -> WarmstartError:
+    """Why there is no result."""
+    failed = [step.error for step in steps if step.error is not None]
+    if recipe.strategy != "auto" and failed:
+        return failed[0]
+    reasons = "; ".join(f"{step.label}: {step.note}" for step in steps if step.note)
+    if _without_a_body(recipe, steps):
+        what = f"{ladder.bench.task.name} without a backbone{reasons and f' ({reasons})'}"
+        return BadOption(what, "a pre-trained body", "name one: --backbone FOLDER")
+    return BudgetTooSmall(f"no rung could be climbed ({reasons})", "time for at least one", _enough(ladder, candidates))
 
 
 def _enough(ladder: Ladder, candidates: list[Candidate]) -> str:
@@ -287,7 +316,7 @@ def _climb_favourite(ladder: Ladder, movers: list[Candidate], rivals: list[Step]
     found = ""
     for rung in _by_worth(movers):
         if found and ladder.follow is None:
-            note = f"passed over: fewer than {choice.FEW_ROWS} rows cannot tell it from {found}"
+            note = f"fewer than {choice.FEW_ROWS} rows cannot tell it from {found}"
             steps[rung.label] = Step(rung.label, rung.strategy, note=note)
             continue
         steps[rung.label] = ladder.climb(rung.label, rung.strategy, seconds=ladder.left(), enough=enough if ladder.n_test else None)
@@ -326,6 +355,7 @@ def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, climbed: _Climbed, sp
     else:
         found = outcome.out_of_fold(chosen.chosen, rows)
     report = _report(recipe, rows, ladder, chosen, found, saved, command, space.out)
+    report.warnings.extend(folders.notes(ladder.bench, climbed.steps))
     plan: dict[str, Any] = {"rungs": [step.record() for step in climbed.steps], "keep_point": ladder.kept_point}
     if climbed.continued_plan is not None:
         plan["unlabelled"] = climbed.continued_plan
@@ -334,7 +364,7 @@ def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, climbed: _Climbed, sp
 
 
 def _report(recipe: Recipe, rows: Dataset, ladder: Ladder, chosen: Choice, found: Any, saved: Model, command: str, out: Path) -> Report:
-    from warmstart.engine import answers, dataset, device, folders, outcome, review
+    from warmstart.engine import answers, dataset, device, outcome, review
 
     bench = ladder.bench
     with_body = any(rung.score is not None and rung.strategy == "linear_probe" for rung in chosen.rungs)
@@ -363,7 +393,7 @@ def _report(recipe: Recipe, rows: Dataset, ladder: Ladder, chosen: Choice, found
         environment=device.environment(bench.device, bench.precision),
         command=command,
         seed=recipe.seed,
-        warnings=[*rows.warnings, *folders.notes(bench)],
+        warnings=list(rows.warnings),
         seconds=ladder.clock.elapsed(),
         peak_bytes=device.peak_bytes(),
     )

@@ -41,7 +41,7 @@ def run(
     """
     from collections import Counter
 
-    from warmstart.engine import answers, outcome, page, store
+    from warmstart.engine import answers, draft, outcome, page, store
     from warmstart.engine import device as devices
     from warmstart.engine import model as models
     from warmstart.engine.clock import Clock
@@ -61,7 +61,7 @@ def run(
             "name the right column with --column label=...",
         )
     found = outcome.on_test(loaded, rows.inputs, targets, rows.targets or [], rows.rows, name=f"rows of {rows.source}", quiet=quiet)
-    warnings = [f"{count} rows were left out: {reason}" for reason, count in rows.left_out.items()]
+    warnings = draft.left_out_notes(rows.source, rows.left_out, rows.named)
     what = getattr(task, "unknown_name", "rows carry the label")
     warnings += [f"{count} {what} {label!r}, which the model does not know" for label, count in unknown.items()]
     where = devices.resolve(device)

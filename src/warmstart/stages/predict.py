@@ -47,7 +47,7 @@ def run(
     Raises:
         InputError: The folder, a file, a column or a row is wrong.
     """
-    from warmstart.engine import answers, tables
+    from warmstart.engine import answers, draft, tables
     from warmstart.engine import model as models
 
     files = answers.Files(out) if out is not None and not out.suffix else None
@@ -55,20 +55,26 @@ def run(
     if out is not None:
         tables.require_writable(out)
     loaded = models.load(model, device=device, precision=precision)
-    left_out: Counter[tuple[str, str]] = Counter()
+    outline: Any = getattr(loaded.modality, "outline", None)
+    outlines: list[Any] = []
+    left_out, named, source = Counter[str](), dict[str, list[str]](), ""
     with tables.writing(out) if out is not None else nullcontext() as write:
         for part in loaded.parts(data if isinstance(data, str) else list(data), column=column or {}, skip_bad=skip_bad):
-            left_out.update({(part.source, reason): count for reason, count in part.left_out.items()})
+            source = part.source
+            left_out.update(part.left_out)
+            for reason, names in part.named.items():
+                draft.name_few(named, reason, names)
+            outlines.extend(map(outline, part.inputs) if outline is not None else ())
             records = loaded.records(part.inputs, quiet=quiet, files=files)
             if part.rows:
                 records = [{"row": row, **record} for row, record in zip(part.rows, records, strict=True)]
-            named = [loaded.modality.where(value) for value in part.inputs]
-            records = [{**({"input": name} if name else {}), **record} for name, record in zip(named, records, strict=True)]
+            files_of = [loaded.modality.where(value) for value in part.inputs]
+            records = [{**({"input": name} if name else {}), **record} for name, record in zip(files_of, records, strict=True)]
             if write is not None:
                 write([_written(loaded.named(value), record) for value, record in zip(part.inputs, records, strict=True)])
             yield from records
-    for (source, reason), count in left_out.items():
-        print(f"note: {count} rows of {source} were left out: {reason}", file=sys.stderr)
+    for note in (*draft.left_out_notes(source, left_out, named), *loaded.modality.notes(outlines)):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def writes(model: Path, sampling: Mapping[str, Any]) -> bool:

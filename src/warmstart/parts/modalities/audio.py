@@ -42,6 +42,8 @@ class Part:
     """The modality of sound: inputs are ``(Sound,)``, or before they are loaded a path, bytes, a struct of ``datasets`` or samples."""
 
     name = "audio"
+    plural = "recordings"
+    suffixes: tuple[str, ...] = sound.SUFFIXES
     roles: tuple[str, ...] = ("audio",)
     objective = "wav2vec"
     default_backbone: str | None = "soundnet"
@@ -93,8 +95,12 @@ class Part:
         return [(one,) for one in found]
 
     def notes(self, values: Sequence[Input]) -> list[str]:
-        """How many recordings are silent, clipped, or longer than what is used."""
+        """How many recordings are silent, shorter than a frame, clipped, or longer than what is used."""
         return sound.notes([value[0] for value in values], self._limit)
+
+    def outline(self, value: Input) -> Input:
+        """What ``notes`` needs of a recording."""
+        return (sound.outline(value[0]),)
 
     def check(self, values: Sequence[Any]) -> str | None:
         """Why a recording cannot be used ("no such file", "empty file", "truncated sound file", ...), or None when it can."""

@@ -45,6 +45,8 @@ class Part:
     """The modality of images: inputs are ``(Picture,)``, or before they are loaded a path, bytes, an array or a Pillow image."""
 
     name = "image"
+    plural = "images"
+    suffixes: tuple[str, ...] = images.SUFFIXES
     roles: tuple[str, ...] = ("image",)
     objective = "contrastive"
     default_backbone: str | None = None

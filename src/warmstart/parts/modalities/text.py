@@ -46,6 +46,7 @@ class Part:
     """The modality of strings: inputs are ``(text,)`` or ``(text, text_pair)``."""
 
     name = "text"
+    plural = "texts"
     roles: tuple[str, ...] = ("text", "text_pair")
     objective = "bert"
     default_backbone: str | None = "minilm"
