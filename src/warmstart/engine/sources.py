@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from warmstart.core import registry
-from warmstart.core.errors import BadOption
+from warmstart.core.errors import BadOption, FileUnreadable
 from warmstart.core.protocols import Modality
 from warmstart.core.recipe import Recipe
 from warmstart.engine import backbone
@@ -20,6 +21,9 @@ LAST_RESORT = "text"
 
 GENERAL_ROLES = ("label", "group")
 
+NOUNS = {"image": "images", "audio": "recordings"}
+"""What a folder of each modality holds; a folder of texts is read as a table of any kind."""
+
 
 def opened(source: Any, modality: Modality, *, skip_bad: bool) -> Table:
     """``source`` as a table: read by the modality where only it knows how, else as a table of any kind.
@@ -30,6 +34,8 @@ def opened(source: Any, modality: Modality, *, skip_bad: bool) -> Table:
     if isinstance(source, Table):
         return source
     found = modality.read(source, skip_bad=skip_bad)
+    if found is None and (noun := NOUNS.get(modality.name)) and isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
+        raise FileUnreadable(f"the folder {source} holds no {noun}", f"a folder of {noun}, or a table that names them", "check the path")
     return read_table(source, skip_bad=skip_bad) if found is None else found
 
 
