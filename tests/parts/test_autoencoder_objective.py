@@ -153,3 +153,12 @@ def test_a_pretrained_body_is_worth_more_than_the_same_at_random(tmp_path: Path)
             codes.append(store.load_body(tmp_path / "body")(pixel_values=torch.from_numpy(images)[:, None] / 255)[0].numpy())
     low, _ = statistics.mean_interval(gains(codes, labels), bounds=(-1.0, 1.0))
     assert low > 0.05
+
+
+@pytest.mark.parametrize("variant", ["dense", "convolutional", "masked"])
+def test_the_plan_counts_the_activations_of_a_step(variant: str, tmp_path: Path) -> None:
+    few, many = (_learner(tmp_path, **{**VARIANTS[variant], "steps": 0, "batch": batch}).plan.memory_bytes for batch in (8, 16))
+    least = 8 * 8 * 64  # of 8 more images at least the pixels that come out, and their gradients
+    assert many - few >= least
+    if variant == "convolutional":
+        assert many - few >= 4 * least, "eight maps of full size each way"
