@@ -358,7 +358,9 @@ def _command() -> str:
 
 
 def _is_file(text: str) -> bool:
-    """Whether one argument means a file: it is there, it is standard input, or it ends as data files do."""
+    """Whether one argument means a file: it is there, it is standard input, or it ends as data files do. An empty one is a sentence."""
+    if not text:
+        return False  # as a path it would be the current folder
     if text == "-" or text.lower().endswith(DATA_SUFFIXES):
         return True
     try:

@@ -70,3 +70,10 @@ def test_convert(value: Any, type_name: str, expected: Any) -> None:
 def test_convert_refuses(value: Any, type_name: str) -> None:
     with pytest.raises(BadOption, match="here = "):
         registry.convert(value, type_name, "here")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-Infinity", "1e999", float("nan")])
+@pytest.mark.parametrize("type_name", ["float", "float | None"])
+def test_a_number_that_is_not_finite_is_no_option(value: Any, type_name: str) -> None:
+    with pytest.raises(BadOption, match=r"gpt.lr = .*a finite number"):
+        registry.convert(value, type_name, "gpt.lr")

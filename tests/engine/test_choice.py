@@ -225,3 +225,14 @@ def test_the_choice_looks_at_no_clock(bench: Workbench) -> None:
         short.seconds = seconds
         assert choose(bench, [short, long], prefer="cheapest").chosen is not None
         assert choose(bench, [short, long], prefer="cheapest").chosen.step.label == "tail (1 blocks)"
+
+
+def test_nothing_is_said_of_a_rung_that_was_rejected(bench: Workbench) -> None:
+    steps = [step(bench, "classic", first(50)), step(bench, "linear_probe", first(70), label="linear_probe, continued")]
+    steps += [step(bench, "linear_probe", first(69)), step(bench, "full", first(72))]
+    asked = {"prefer": "best", "eligible": ["classic", "linear_probe", "full"]}
+    climbed = ladder.Ladder(bench=bench, splits=[(np.arange(0), np.arange(N))], clock=Clock(None), folder=Path("unused"))
+    found = choice.choose(climbed, steps, **asked, rejected=["linear_probe, continued"])
+    assert not any("continued" in sentence for sentence in found.verdict)
+    assert not any("continued" in c.a + c.b for c in found.comparisons)
+    assert [rung.strategy for rung in found.rungs].count("linear_probe, continued") == 1

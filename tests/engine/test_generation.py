@@ -107,3 +107,11 @@ def test_a_folder_writes_what_its_model_writes(tmp_path: Path) -> None:
     vocabulary.save(writer.tokenizer, tmp_path, max_length=16)
     sampling = Sampling(max_tokens=20, seed=1)
     assert generation.generate(tmp_path, "the cat", sampling=sampling) == writer.write("the cat", sampling).text
+
+
+def test_an_empty_prompt_needs_a_token_that_begins_a_text() -> None:
+    writer = _writer()
+    assert writer.write("", Sampling(max_tokens=3)).prompt == ""
+    writer.end = None
+    with pytest.raises(DataError, match="the prompt is empty, and this vocabulary has no token that begins a text"):
+        writer.write("", Sampling(max_tokens=3))

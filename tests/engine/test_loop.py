@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tiny_learner import Tiny
 from warmstart.core.errors import BadOption, DiskFull, TrainingFailed
-from warmstart.engine import checkpoints, loop, store
+from warmstart.engine import checkpoints, loop, probing, store
 from warmstart.engine.history import sparkline
 from warmstart.engine.learner import Phase
 from warmstart.engine.parallel import Crew
@@ -145,6 +145,42 @@ def test_always_nan_fails_and_leaves_a_good_checkpoint(tmp_path: Path) -> None:
     assert kept is not None
     assert kept.numbers["step"] == 13
     assert all(bool(torch.isfinite(value.float()).all()) for value in kept.tensors.values())
+
+
+class Probed(Tiny):
+    """Reads its states with a linear probe at every validation; ``bad`` of those find states that overflowed."""
+
+    def __init__(self, bad: int) -> None:
+        super().__init__(steps=(40,))
+        self.bad = bad
+
+    def validate(self, module: nn.Module, phase: int) -> dict[str, float]:
+        x = torch.randn(60, 6, generator=torch.Generator().manual_seed(9))
+        states = module[0](x) * (math.inf if self.bad > 0 else 1.0)  # type: ignore[index]
+        self.bad -= 1
+        return {"probe_accuracy": float(probing.right((states, (x.sum(1) > 0).long()), (states, (x.sum(1) > 0).long()), 2).float().mean())}
+
+
+@pytest.mark.parametrize("bad", [1, 99])
+def test_states_that_no_probe_can_read_are_a_bad_step(tmp_path: Path, bad: int) -> None:
+    if bad == 1:
+        outcome = drive(learner := Probed(bad), tmp_path)
+        assert outcome.events == [
+            "at step 2 validation found features that are not finite: back to step 1, learning rate x 0.5",
+        ]
+        assert (outcome.steps, learner.module.training) == (40, True)
+        assert outcome.history.curve("validation/probe_accuracy")[0][-1] == 40
+    else:
+        with pytest.raises(TrainingFailed, match=r"features that are not finite, at step .*, after 6 retreats.* smaller learning rate"):
+            drive(Probed(bad), tmp_path)
+
+
+def test_the_last_step_is_validated_before_it_is_kept(tmp_path: Path) -> None:
+    learner = Probed(1)
+    learner.phases = lambda: [Phase("a", 1)]  # type: ignore[method-assign]
+    outcome = drive(learner, tmp_path)
+    assert outcome.events == ["at step 1 validation found features that are not finite: back to step 0, learning rate x 0.5"]
+    assert outcome.steps == 1
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

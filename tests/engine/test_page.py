@@ -464,3 +464,19 @@ def test_write_replaces_the_file_whole(tmp_path: Path) -> None:
     page.write(report, target)
     assert target.read_text(encoding="utf-8") == page.render(report)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_curves_are_broken_between_phases() -> None:
+    steps, values = [1, 2, 3, 4, 5], [9.0, 8.0, 1.0, 0.5, 0.4]
+    broken = plots._broken(steps, values, [2])
+    assert [step for step in broken[0] if step == step] == steps
+    assert [i for i, value in enumerate(broken[1]) if value != value] == [2]
+    drawn = plots.curves([("training", steps, values)], "loss", phases=[("layer 1", 2), ("fine-tuning", 5)])
+    assert "fine-tuning" in drawn
+    assert "layer 1" not in drawn
+    assert plots._broken(steps, values, []) == ([1.0, 2.0, 3.0, 4.0, 5.0], values)
+
+
+def test_a_range_of_negative_numbers_has_no_dash() -> None:
+    assert page.interval(Metric(-178.0, -181.8, -176.9, 10), "log_loss") == "-181.800 to -176.900"
+    assert page.interval(Metric(0.5, 0.4, 0.6, 10), "log_loss") == "0.400–0.600"

@@ -154,3 +154,9 @@ def test_an_order_is_a_permutation_a_pass_and_shares_add_up() -> None:
     shares = [Order(10, 4, seed=3, rank=rank, world=3)(3) for rank in range(3)]
     assert sorted(torch.cat(shares).tolist()) == sorted(steps[3].tolist())
     assert Order(3, 64, seed=0)(0).numel() == 3
+
+
+def test_a_folder_without_images_says_so(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileUnreadable, match=r"the folder .*empty holds no images"):
+        pixels.read(Setting(tmp_path / "empty", tmp_path / "work"))

@@ -175,3 +175,12 @@ def test_a_killed_run_goes_on_to_the_same_bits(variant: str, tmp_path: Path) -> 
     _train(resumed, tmp_path / "b")
     for name, value in whole.module.state_dict().items():
         assert torch.equal(value, resumed.module.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("variant", ["dense", "convolutional", "masked"])
+def test_the_plan_counts_the_activations_of_a_step(variant: str, tmp_path: Path) -> None:
+    few, many = (_learner(tmp_path, **{**VARIANTS[variant], "steps": 0, "batch": batch}).plan.memory_bytes for batch in (8, 16))
+    least = 8 * 8 * 64  # of 8 more images at least the pixels that come out, and their gradients
+    assert many - few >= least
+    if variant == "convolutional":
+        assert many - few >= 4 * least, "eight maps of full size each way"

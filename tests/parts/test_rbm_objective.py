@@ -146,3 +146,8 @@ def test_a_pretrained_body_is_worth_more_than_the_same_at_random(tmp_path: Path)
             codes.append(store.load_body(tmp_path / "body")(pixel_values=torch.from_numpy(images)[:, None] / 255)[0].numpy())
     low, _ = statistics.mean_interval(gains(codes, labels), bounds=(-1.0, 1.0))
     assert low > 0.05
+
+
+def test_the_plan_counts_the_units_of_a_step(tmp_path: Path) -> None:
+    few, many = (_learner(tmp_path, hidden="12,6", batch=batch, steps=0).plan.memory_bytes for batch in (8, 16))
+    assert many - few == 16 * 8 * (64 + 12 + 6)

@@ -74,3 +74,16 @@ def test_sampling_is_refused_for_a_folder_that_labels(
     code, printed, _ = warmstart("predict", folder, "a text", "--top-k", "3")
     assert (code, printed["error"]["kind"]) == (2, "BadOption")
     assert "--top-k" in printed["error"]["given"]
+
+
+def test_an_empty_prompt_is_the_start_of_a_text(
+    writer: Path, adapted: Callable[..., Path], warmstart: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    code, printed, err = warmstart("predict", writer, "", "--max-tokens", "5", "--temperature", "1")
+    assert (code, err, printed["prompt"]) == (0, "", "")
+    assert printed["tokens"] > 0 or printed["stopped"] == "end"
+    folder = adapted("--strategy", "majority")
+    capsys.readouterr()
+    code, printed, _ = warmstart("predict", folder, "")
+    assert (code, printed["error"]["kind"], printed["error"]["given"]) == (2, "DataError", "input 1: empty text")

@@ -47,7 +47,7 @@ def test_a_body_that_adapt_starts_from(corpus: Path, tmp_path: Path, warmstart: 
     assert not (tmp_path / "body.partial").exists()
     card = Card.read(body)
     card.verify(body)
-    assert (card.verb, card.head, card.strategy) == ("pretrain", "body", "gpt")
+    assert (card.verb, card.head, card.strategy, card.data.rows) == ("pretrain", "body", "gpt", 400)
     assert AutoModel.from_pretrained(body).config.hidden_size == 32
     page = (body / "report.html").read_text(encoding="utf-8")
     assert "http" not in page.replace("http://www.w3.org", "")
@@ -161,6 +161,7 @@ def test_unlabelled_data(backbone: Path, corpus: Path, tmp_path: Path, warmstart
     assert sorted(rung["strategy"] for rung in told["ladder"]) == ["linear_probe", "linear_probe, continued"]
     assert told["strategy"] == "linear_probe"
     assert any("notes.txt did not measurably help" in sentence for sentence in told["verdict"])
+    assert not any("continued might have been enough" in sentence for sentence in told["verdict"])
     assert {told["comparisons"][-1]["a"], told["comparisons"][-1]["b"]} == {"linear_probe, continued", "linear_probe"}
 
     recipe = json.loads((tmp_path / "m" / "recipe.json").read_text())
@@ -174,3 +175,27 @@ def test_unlabelled_data(backbone: Path, corpus: Path, tmp_path: Path, warmstart
     assert "continued on notes.txt" in Card.read(tmp_path / "first").backbone.name
     assert weights(tmp_path / "first") == weights(tmp_path / "again") != weights(tmp_path / "m")
     assert (tmp_path / "first" / "head.safetensors").read_bytes() == (tmp_path / "again" / "head.safetensors").read_bytes()
+
+
+def test_wrong_unlabelled_data_are_told_before_anything_is_read(backbone: Path, tmp_path: Path, warmstart: Run) -> None:
+    train = write_csv(tmp_path / "train.csv", rows(60))
+    (tmp_path / "empty.txt").write_text("\n\n")
+    for name, kind, words in [("empty.txt", "DataError", "hold no text"), ("none.txt", "FileNotFound", "no file")]:
+        args = ["--unlabelled", tmp_path / name, "--backbone", backbone, "--out", tmp_path / "m"]
+        code, told, err = warmstart("adapt", train, *args)
+        assert (code, told["error"]["kind"]) == (2, kind), err
+        assert words in told["error"]["given"]
+        assert len(err.splitlines()) == 1
+        assert not (tmp_path / "m.partial").exists()
+
+
+def test_a_short_text_is_warned_of(tmp_path: Path, warmstart: Run) -> None:
+    (tmp_path / "short.txt").write_text("\n\n".join(row["text"] for row in rows(30)))
+    sets = ["--set", "objective.context=8192", "--set", "objective.steps=2", "--set", "objective.batch=2"]
+    code, told, err = warmstart("pretrain", tmp_path / "short.txt", *SMALL, *sets, "--out", tmp_path / "body")
+    assert code == 0, err
+    said = json.loads((tmp_path / "body" / "report.json").read_text())["warnings"]
+    assert said == told["warnings"]
+    assert any(f"the context is {told['settings']['context']:,} tokens, not 8,192: the held-out text has no more" in text for text in said)
+    assert told["metrics"]["validation_loss"]["n"] == 1
+    assert any(text.startswith("validation_loss") and "one held-out row or window alone" in text for text in said)

@@ -9,6 +9,7 @@ import ast
 import importlib
 import importlib.metadata
 import importlib.util
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -115,7 +116,7 @@ def convert(value: Any, type_name: str, where: str) -> Any:
     """``value`` as the simple type written ``type_name``: ``int``, ``float``, ``bool``, ``str``, each possibly ``| None``, or a Literal.
 
     Raises:
-        BadOption: The value is not of that type.
+        BadOption: The value is not of that type, or a number that is not finite.
     """
     optional = type_name.endswith("| None")
     base = type_name.removesuffix("| None").strip()
@@ -128,7 +129,10 @@ def convert(value: Any, type_name: str, where: str) -> Any:
         if base == "int":
             return int(text)
         if base == "float":
-            return float(text)
+            number = float(text)
+            if math.isfinite(number):
+                return number
+            type_name = f"a finite number ({type_name})"
         if base.startswith("Literal["):
             choices = ast.literal_eval(base.removeprefix("Literal").strip())
             return {str(c): c for c in choices}[text]

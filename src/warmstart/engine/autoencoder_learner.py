@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from warmstart.core.errors import BudgetTooSmall
 from warmstart.core.report import Metric
-from warmstart.engine import autoencoder, autoencoder_settings, bodies, dial, mosaic, pixels, preprocessing, statistics, store
+from warmstart.engine import autoencoder, autoencoder_settings, bodies, dial, footprint, mosaic, pixels, preprocessing, statistics, store
 from warmstart.engine.learner import Group, Phase, Picture, Plan, Setting
 from warmstart.engine.order import Order
 from warmstart.engine.pixels import Pixels
@@ -77,10 +77,17 @@ class Autoencoding:
         self._generator = torch.Generator()
         steps = self.settings["steps"]
         parameters = sum(p.numel() for p in self.module.parameters())
-        images = found.images.numel() * found.images.element_size()
-        self.plan = Plan(
-            parameters, steps, "images", steps * self.order.batch, steps * self.settings["step_seconds"], images + 20 * parameters
-        )
+        self.plan = Plan(parameters, steps, "images", steps * self.order.batch, steps * self.settings["step_seconds"], self._memory())
+
+    def _memory(self) -> int:
+        """Bytes: images, parameters with gradients, moments and a working copy, activations of this process's share of a step."""
+        images = self.data.images.numel() * self.data.images.element_size()
+        (one,) = self._held(1)
+        inputs = one.inputs.contiguous(memory_format=self._form)
+        shown = (inputs, one.drawn, self._visible) if self.masked else (inputs,)
+        kept = footprint.PER_NUMBER * footprint.numbers(self.module, lambda: self.module(*shown))
+        share = -(-self.order.batch // self.setting.world)
+        return images + 20 * sum(p.numel() for p in self.module.parameters()) + share * kept
 
     def _built(self) -> nn.Module:
         c, h, w = self.data.shape

@@ -50,6 +50,9 @@ class CausalLearner:
         survey = data.texts.survey()
         counts = {"documents": survey.documents, "characters": survey.characters, "tokens": self.train.length}
         notes = list(data.texts.notes)
+        if "context_wanted" in settings:
+            short = "training text" if self.train.length <= self.held.length else "held-out text"
+            notes.append(f"the context is {settings['context']:,} tokens, not {settings['context_wanted']:,}: the {short} has no more")
         if unknown := sum(file.unknown for file in data.files.values()):
             notes.append(f"{unknown:,} tokens stand for something that the vocabulary lacks")
         self.corpus = Corpus(data.texts.name, survey.hash, counts | {"held-out tokens": self.held.length}, survey.left_out, tuple(notes))

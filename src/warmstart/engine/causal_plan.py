@@ -135,7 +135,8 @@ def _shape(settings: dict[str, Any], setting: Setting, data: Data, config: Any) 
         settings.setdefault("context", SIZES[name].context)
     size, share = SIZES[name], 1.0 if config is None else CONTINUED
     shortest = min(len(file.tokens) + len(file.documents) * (data.end is not None) for file in data.files.values()) - 2
-    settings["context"] = max(1, min(settings["context"], shortest))
+    if settings["context"] > max(1, shortest):
+        settings["context_wanted"], settings["context"] = settings["context"], max(1, shortest)
     settings.setdefault("batch", max(1, size.tokens // settings["context"]))
     settings.setdefault("muon_lr", share * size.muon_lr)
     settings.setdefault("lr", share * size.lr * (ADAMW_LR if settings["optimizer"] == "adamw" else 1.0))

@@ -69,13 +69,14 @@ def score(ladder: Ladder, step: Step) -> Scored:
     return Scored(step, rows, bench.task.scores(probabilities, targets), _log_loss(probabilities, targets), temperature)
 
 
-def choose(ladder: Ladder, steps: Sequence[Step], *, prefer: str, eligible: Collection[str]) -> Choice:
+def choose(ladder: Ladder, steps: Sequence[Step], *, prefer: str, eligible: Collection[str], rejected: Collection[str] = ()) -> Choice:
     """The best held-out score, as it is to be expected on the same rows; the cheapest to serve of those that a telling paired comparison
     cannot set apart from it.
 
     Args:
         prefer: ``cheapest`` takes the cheapest rung within one standard error of the best instead.
         eligible: Labels of the steps that may be chosen.
+        rejected: Labels of those that are shown and no more: of a body that is not used, so that nothing is said of what they would do.
     """
     task, seed = ladder.bench.task, ladder.bench.seed
     scored = [score(ladder, step) for step in steps if step.folds]
@@ -87,7 +88,7 @@ def choose(ladder: Ladder, steps: Sequence[Step], *, prefer: str, eligible: Coll
     measured = [s for s in scored if s.step.strategy.serve_cost >= 1 and s.step.label not in differ]
     chosen = within if prefer == "cheapest" else best if few else _cheapest_equal(candidates, best, task, seed)
     baseline = _baseline(scored, chosen, levels)
-    comparisons = _comparisons(scored, chosen, baseline, task, seed)
+    comparisons = _comparisons([s for s in scored if s.step.label not in rejected], chosen, baseline, task, seed)
     by_label = {s.step.label: s for s in scored}
     rungs = [
         _rung(by_label[step.label], levels[step.label] if differ else None, chosen=by_label[step.label] is chosen)

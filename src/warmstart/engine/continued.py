@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core import registry
-from warmstart.core.errors import BudgetTooSmall
+from warmstart.core.errors import BudgetTooSmall, ColumnNotFound, DataError, FileUnreadable
 from warmstart.core.protocols import Objective
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import Comparison
-from warmstart.engine import bodies, choice, clock, learner, loop, statistics, store
+from warmstart.engine import bodies, choice, clock, learner, loop, sources, statistics, store
+from warmstart.engine.corpus import Texts
 from warmstart.engine.ladder import Ladder
 from warmstart.engine.rungs import Candidate
 from warmstart.engine.step import Step
@@ -42,6 +43,31 @@ class Verdict:
     def loser(self) -> Step | None:
         """The probe of the body that is not used any more, where there was one."""
         return self.before if self.kept else self.after
+
+
+def check(recipe: Recipe) -> None:
+    """Look at the unlabelled data before anything long begins: they are there, hold something, and are of the rows' kind.
+
+    Raises:
+        InputError: They are not; says why.
+    """
+    path, recorded = recipe.unlabelled, recipe.plan.get("unlabelled")
+    if path is None or (recorded and not recorded["kept"]):
+        return
+    if recipe.modality == "text":
+        if next(Texts(path, skip_bad=recipe.skip_bad).pieces(), None) is None:
+            raise DataError(f"the unlabelled data {path} hold no text", "at least one document", "check the file")
+        return
+    modality = registry.create("modalities", recipe.modality, options=recipe.options.get("modality"))
+    noun = getattr(modality, "plural", modality.name)
+    if Path(path).suffix.lower() == ".npy" and Path(path).is_file():
+        return
+    try:
+        table = sources.opened(path, modality, skip_bad=recipe.skip_bad)
+        modality.infer(table.columns, {})
+    except (ColumnNotFound, FileUnreadable) as error:
+        given = f"the unlabelled data {path} hold no {noun} ({error.given})"
+        raise DataError(given, f"{noun}, as the labelled rows are", f"give {noun} to --unlabelled") from None
 
 
 def climb(recipe: Recipe, ladder: Ladder, probe: Candidate) -> tuple[Verdict, dict[str, Any]]:

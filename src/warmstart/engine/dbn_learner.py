@@ -332,7 +332,13 @@ class Belief:
         return [*per_phase, 2 * sum(per_phase)] if self.settings["unroll"] else per_phase
 
     def _memory(self) -> int:
-        """Bytes: images, what the first layer sees, parameters with gradients, momentum and a working copy."""
+        """Bytes: images, what the first layer sees, parameters with gradients, momentum and a working copy, and units of a step.
+
+        Those of a layer are there four times (probabilities and samples, of the data and of the chain); unrolled, the way there and back
+        with its gradients is as much.
+        """
         images = self.data.images.numel() * self.data.images.element_size()
         cache = len(self.data.train) * max(self.sizes[:-1]) * self.setting.precision.itemsize
-        return images + (cache if cache <= CACHE_BYTES else 0) + 20 * sum(p.numel() for p in self.module.parameters())
+        units = 4 * 4 * int(self.order.batch) * sum(self.sizes)
+        kept: int = images + (cache if cache <= CACHE_BYTES else 0) + 20 * sum(p.numel() for p in self.module.parameters()) + units
+        return kept

@@ -103,3 +103,8 @@ class Corpus:
     items: Mapping[str, int]
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def rows(self, *, split: bool) -> int:
+        """Documents, images or recordings, whichever come first among ``items``; ``split``: the held-out ones are of the same source."""
+        noun = next(iter(self.items), "")
+        return self.items.get(noun, 0) + (self.items.get(f"held-out {noun}", 0) if split else 0)

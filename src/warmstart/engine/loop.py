@@ -1,7 +1,8 @@
 """The one loop of pre-training: phases, several optimisers, float32 master weights, exact resume, and a way back from a bad step.
 
 Batches and random numbers follow from seed, phase and step, so a checkpoint needs only parameters, optimiser state and a few numbers.
-When a loss is not finite, or leaps, nothing of that step is kept: the run goes back to its last checkpoint with half the learning rate.
+When a loss is not finite, or leaps, or a validation fails on what the body has become, nothing of that is kept: the run goes back to its
+last checkpoint with half the learning rate.
 """
 
 from __future__ import annotations
@@ -167,11 +168,14 @@ class _Run:
         with tqdm(
             total=state.total, initial=state.step, desc=phase.name, unit="step", disable=None if self.how.progress else True, leave=False
         ) as bar:
-            while state.step < (total := int(self.how.crew.agree(pace.total(state.step, state.total, self._most(phase))))):
-                state.total = bar.total = total
-                state.replans[phase.name] = list(pace.replans)
-                self._one(phase, bar)
-        self._validate(phase)
+            while True:
+                total = int(self.how.crew.agree(pace.total(state.step, state.total, self._most(phase))))
+                if state.step >= total and self._validate(phase, bar):
+                    break
+                if state.step < total:
+                    state.total = bar.total = total
+                    state.replans[phase.name] = list(pace.replans)
+                    self._one(phase, bar)
         state.done, state.phase, state.step, state.begun = state.done + state.step, state.phase + 1, 0, False
         state.scale = 1.0
         self.optimizers = []
@@ -203,9 +207,9 @@ class _Run:
         self._tell(phase, values, bar)
         due = state.step % max(1, state.total // VALIDATIONS) == 0 and state.step < state.total
         # Only the first process knows how long validations took, and all settle together.
-        if due and self.how.crew.agree(self.validating <= VALIDATION_SHARE * state.seconds):
-            self._validate(phase)
-        if state.step % max(1, state.total // CHECKPOINTS) == 0:
+        if due and self.how.crew.agree(self.validating <= VALIDATION_SHARE * state.seconds) and not self._validate(phase, bar):
+            return None
+        if state.step % max(1, state.total // CHECKPOINTS) == 0 and state.step < state.total:  # the last step is validated first
             self._save()
         return None
 
@@ -244,16 +248,24 @@ class _Run:
         self.working.begin()
         self.working.copy.train()
 
-    def _validate(self, phase: Phase) -> None:
+    def _validate(self, phase: Phase, bar: tqdm[Any]) -> bool:
+        """A row of validation; False after a retreat, where a probe cannot read what the body has become."""
         self.working.settle()
-        if not self.how.crew.leads:
-            return
-        began = time.perf_counter()
-        with torch.random.fork_rng(devices=[self.how.device] if self.how.device.type == "cuda" else []), torch.no_grad():
-            found = self.learner.validate(self.working.validated().eval(), self.state.phase)
+        failed = ""
+        if self.how.crew.leads:
+            began = time.perf_counter()
+            try:
+                with torch.random.fork_rng(devices=[self.how.device] if self.how.device.type == "cuda" else []), torch.no_grad():
+                    found = self.learner.validate(self.working.validated().eval(), self.state.phase)
+                self.history.add(self.state.phase, self.state.done + self.state.step, {f"validation/{k}": v for k, v in found.items()})
+            except TrainingFailed as error:
+                failed = error.given
             self.working.validated().train()
-        self.history.add(self.state.phase, self.state.done + self.state.step, {f"validation/{name}": v for name, v in found.items()})
-        self.validating += time.perf_counter() - began
+            self.validating += time.perf_counter() - began
+        if self.how.crew.agree(bool(failed)):
+            self._retreat(f"validation found {failed or 'what no probe can read'}", bar, taken=True)
+            return False
+        return True
 
     def _tell(self, phase: Phase, values: dict[str, float], bar: tqdm[Any]) -> None:
         """A row of the curves now and then, and the bar."""
@@ -274,24 +286,25 @@ class _Run:
             unit = self.learner.plan.unit
             bar.set_postfix_str(f"loss {means['loss']:.3f} {sparkline(losses)} {rate:,.0f} {unit}/s", refresh=False)
 
-    def _retreat(self, reason: str, bar: tqdm[Any]) -> None:
-        """Back to the last checkpoint, with half the learning rate from there on.
+    def _retreat(self, reason: str, bar: tqdm[Any], *, taken: bool = False) -> None:
+        """Back to the last checkpoint, with half the learning rate from there on; ``taken``: the bad step was taken before it was noticed.
 
         Raises:
             TrainingFailed: It was tried often enough.
         """
-        before, scale, retreats, events = self.state.step, self.state.scale, self.state.retreats + 1, self.state.events
+        at = self.state.done + self.state.step + (0 if taken else 1)
+        scale, retreats, events = self.state.scale, self.state.retreats + 1, self.state.events
         found = self._newest()
         if found is None or retreats > MOST_RETREATS:
             raise TrainingFailed(
-                f"{reason}, at step {self.state.done + before + 1}, after {retreats - 1} retreats to a checkpoint with a smaller step",
+                f"{reason}, at step {at}, after {retreats - 1} retreats to a checkpoint with a smaller step",
                 "a loss that falls",
                 "give a smaller learning rate: --set objective.lr=...",
             )
         self._restore(found)
         self.state.scale, self.state.retreats = scale / 2, retreats
         where = f"back to step {self.state.done + self.state.step}, learning rate x {scale / 2:g}"
-        self.state.events = [*events, f"at step {self.state.done + before + 1} {reason}: {where}"]
+        self.state.events = [*events, f"at step {at} {reason}: {where}"]
         self._save()
         self._cut_history()
         bar.n = self.state.step

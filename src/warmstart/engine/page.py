@@ -177,9 +177,10 @@ def score(value: float | None, metric: str) -> str:
 
 
 def interval(measured: Any, metric: str) -> str:
-    """``91.4–93.8 %``, from anything with ``low`` and ``high``."""
+    """``91.4–93.8 %``, from anything with ``low`` and ``high``; ``-1.8 to -1.2`` where a dash would look like one more minus."""
     low, high = score(measured.low, metric), score(measured.high, metric)
-    return f"{low.removesuffix(PERCENT)}–{high}" if high.endswith(PERCENT) else f"{low}–{high}" if low != high else low
+    between = " to " if low.startswith("-") else "–"
+    return f"{low.removesuffix(PERCENT)}{between}{high}" if high.endswith(PERCENT) or low != high else low
 
 
 def points(difference: float) -> str:

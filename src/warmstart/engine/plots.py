@@ -232,16 +232,25 @@ def learning_curve(points: Sequence[CurvePoint], metric: str, *, is_share: bool)
         return svg(figure, f"Learning curve: held-out {metric} with 95 % interval against the number of labelled rows")
 
 
-def curves(lines: Sequence[tuple[str, Sequence[int], Sequence[float]]], label: str) -> str:
-    """Curves over steps, at most two, each ``(name, steps, values)``: the second, dearer to measure, with dots."""
+def curves(lines: Sequence[tuple[str, Sequence[int], Sequence[float]]], label: str, *, phases: Sequence[tuple[str, int]] = ()) -> str:
+    """Curves over steps, at most two, each ``(name, steps, values)``: the second, dearer to measure, with dots.
+
+    Several ``phases``, each with its last step, measure different things: the curves are broken between them, where a thin line names the
+    phase that begins.
+    """
     known = [line for line in lines if len(line[1]) > 1]
     if not known:
         return ""
+    borders = [last for _, last in phases[:-1]]
     with styled(label):
         figure = blank(230)
         axes = figure.subplots()
         for (name, steps, values), style, colour in zip(known, ("-", "o-"), (_BLUE, _RED), strict=False):
-            axes.plot(steps, values, style, color=colour, markersize=4, linewidth=1.6, label=name)
+            axes.plot(*_broken(steps, values, borders), style, color=colour, markersize=4, linewidth=1.6, label=name)
+        for border, (name, _) in zip(borders, phases[1:], strict=True):
+            axes.axvline(border, color=_MUTED, linewidth=0.8)
+            how: dict[str, Any] = {"rotation": 90, "va": "top", "ha": "left", "fontsize": 10, "color": _MUTED}
+            axes.text(border, 0.98, f" {clip(name, 24)}", transform=axes.get_xaxis_transform(), **how)
         ends = np.quantile(np.concatenate([np.asarray(values) for _, _, values in known]), [0.0, 0.97])
         if known[0][2][0] > 2 * ends[1] - ends[0] and ends[1] > ends[0]:  # a start far above the rest would flatten it
             axes.set_ylim(ends[0] - 0.05 * (ends[1] - ends[0]), ends[1] + 0.3 * (ends[1] - ends[0]))
@@ -251,6 +260,18 @@ def curves(lines: Sequence[tuple[str, Sequence[int], Sequence[float]]], label: s
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         return svg(figure, f"{label} over the steps of training")
+
+
+def _broken(steps: Sequence[int], values: Sequence[float], borders: Sequence[int]) -> tuple[list[float], list[float]]:
+    """The points of a curve with a gap behind each border; a point on it is the last one before it."""
+    x, y = [], []
+    for i, (step, value) in enumerate(zip(steps, values, strict=True)):
+        if i and any(steps[i - 1] <= border < step for border in borders):
+            x.append(math.nan)
+            y.append(math.nan)
+        x.append(float(step))
+        y.append(value)
+    return x, y
 
 
 def _spread(values: Sequence[int], least_ratio: float = 1.6) -> list[int]:

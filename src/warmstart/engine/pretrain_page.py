@@ -59,6 +59,6 @@ def _figures(report: PretrainReport) -> list[tuple[str, Markup, str]]:
             if key in report.curves
         ]
         label = f"{report.unit} per second" if name == "per_second" else name.replace("_", " ")
-        if svg := plots.curves(lines, clip(label, 40)):
+        if svg := plots.curves(lines, clip(label, 40), phases=report.phases):
             found.append((label, Markup(svg), MEANINGS.get(name, "")))  # noqa: S704 - made by plots, which escapes
     return found

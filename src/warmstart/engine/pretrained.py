@@ -18,7 +18,7 @@ from warmstart.core import recipe as recipes
 from warmstart.core.card import Body, Card, Source
 from warmstart.core.protocols import Learner
 from warmstart.core.recipe import PretrainRecipe
-from warmstart.core.report import PretrainReport
+from warmstart.core.report import Metric, PretrainReport
 from warmstart.engine import backbone, device, pretrain_page, store
 from warmstart.engine.learner import Picture
 from warmstart.engine.loop import Outcome
@@ -33,7 +33,9 @@ def report(
     """What a finished run measured; runs the last measurements."""
     module, history = learner.module, outcome.history
     names = dict.fromkeys(name for row in history.rows for name in row if name not in ("phase", "step", "seconds"))
-    steps = [phase.steps for phase in learner.phases()]
+    replans = outcome.replans
+    steps = [replans[phase.name][-1][1] if replans.get(phase.name) else phase.steps for phase in learner.phases()]
+    metrics = learner.finish(module)
     return PretrainReport(
         model=model,
         objective=recipe.objective,
@@ -46,7 +48,7 @@ def report(
         count=outcome.count,
         seconds=0.0,
         training_seconds=outcome.seconds,
-        metrics=learner.finish(module),
+        metrics=metrics,
         items=dict(learner.corpus.items),
         left_out=dict(learner.corpus.left_out),
         settings=learner.settings,
@@ -59,7 +61,7 @@ def report(
         environment=dict(environment),
         command=command,
         seed=recipe.seed,
-        warnings=list(learner.corpus.notes),
+        warnings=[*learner.corpus.notes, *_thin(metrics)],
     )
 
 
@@ -84,7 +86,7 @@ def write(
         labels=(),
         columns=dict(recipe.column),
         backbone=body,
-        data=Source(report.source, sum(report.items.values()), learner.corpus.hash),
+        data=Source(report.source, learner.corpus.rows(split=recipe.validation is None), learner.corpus.hash),
         head="body",
         parents=(recipe.start,) if recipe.start else (),
         metrics=report.metrics,
@@ -110,6 +112,15 @@ def data_uri(picture: Picture) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _thin(metrics: Mapping[str, Metric]) -> list[str]:
+    """A warning where nothing was measured on more than one row."""
+    alone = [name for name, metric in metrics.items() if metric.n == 1]
+    if not alone:
+        return []
+    few = "one held-out row or window alone, which says next to nothing"
+    return [f"{' and '.join(alone)}: measured on {few}; give more data, or --validation"]
 
 
 def _modality(recipe: PretrainRecipe, learner: Learner) -> str:

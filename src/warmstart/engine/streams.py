@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from warmstart.engine import cut, network, probing
+from warmstart.engine import cut, footprint, network, probing
 from warmstart.engine.learner import Corpus, Group, Phase, Picture, Plan, Setting
 
 
@@ -108,26 +108,9 @@ def groups(module: nn.Module, settings: Mapping[str, Any]) -> Sequence[Group]:
 
 
 def plan(module: nn.Module, stream: Stream, *, views: int) -> Plan:
-    """What will be seen, time as measured, memory as estimated: weights with optimiser, activations twice, the data."""
+    """What will be seen, time as measured, memory as estimated: weights with optimiser, activations and their gradients, the data."""
     settings = stream.settings
     parameters, batch, steps = sum(p.numel() for p in module.parameters()), settings["batch"], settings["steps"]
-    memory = 20 * parameters + 8 * views * batch * _activations(module, stream) + stream.bytes
+    one = footprint.numbers(module, lambda: module.embed(stream.held(0, 1)))  # type: ignore[operator]
+    memory = 20 * parameters + footprint.PER_NUMBER * views * batch * one + stream.bytes
     return Plan(parameters, steps, stream.unit, steps * batch, steps * settings["seconds_per_step"], memory, tuple(stream.corpus.notes))
-
-
-def _activations(module: nn.Module, stream: Stream) -> int:
-    """Numbers that the layers of a body give for one row."""
-    found: list[int] = []
-
-    def see(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            found.append(output.numel())
-
-    training = module.training
-    hooks = [m.register_forward_hook(see) for m in module.modules() if not list(m.children())]
-    with torch.no_grad():
-        module.eval().embed(stream.held(0, 1))  # type: ignore[operator]
-    for hook in hooks:
-        hook.remove()
-    module.train(training)
-    return sum(found)

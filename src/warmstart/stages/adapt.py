@@ -52,13 +52,14 @@ def run(
     from warmstart.engine.clock import Clock
 
     clock = Clock(None if recipe.plan else recipe.budget)  # before the frameworks, whose import counts
-    from warmstart.engine import dataset, device, rungs, sources, workspace
+    from warmstart.engine import continued, dataset, device, rungs, sources, workspace
 
     space = workspace.Workspace(out, force=force)
     rungs.wanted(recipe)  # wrong options are told before anything is read
     device.dtype(recipe.precision, device.resolve(recipe.device))
     _time_left(clock, "starting")
     recipe, data, note = sources.resolve(recipe, data)
+    continued.check(recipe)
     strategies = rungs.wanted(recipe)
     body = sources.body_folder(recipe) if any(strategy.serve_cost >= 1 for strategy, _ in strategies) else None
     recipe, data = sources.sized(recipe, data, body)
@@ -341,7 +342,9 @@ def _finish(recipe: Recipe, rows: Dataset, ladder: Ladder, climbed: _Climbed, sp
     from warmstart.engine import choice, continued, folders, model, outcome
 
     folder = space.partial
-    chosen = choice.choose(ladder, climbed.steps, prefer=recipe.prefer, eligible=climbed.eligible)
+    loser = None if climbed.continued is None else climbed.continued.loser
+    rejected = () if loser is None else (loser.label,)
+    chosen = choice.choose(ladder, climbed.steps, prefer=recipe.prefer, eligible=climbed.eligible, rejected=rejected)
     if climbed.continued is not None:
         chosen = continued.told(chosen, climbed.continued)
     ladder.bench.keep_point = None
