@@ -234,6 +234,8 @@ def _usable(
     if reasons and (not skip_bad or not (kept or may_be_empty)):
         counted = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         advice = "correct them, or leave such rows out with --skip-bad" if kept else "check which columns were read: --column ROLE=NAME"
+        if len(inputs) == 1 and modality.where(inputs[0]) and modality.check(inputs[0]):
+            advice = "give a file that can be read"
         raise DataError(f"{first_bad} (of {len(inputs):,} rows: {counted})", "usable rows", advice)
     return kept, dict(Counter(table.left_out) + reasons), named
 
