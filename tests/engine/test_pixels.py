@@ -158,5 +158,5 @@ def test_an_order_is_a_permutation_a_pass_and_shares_add_up() -> None:
 
 def test_a_folder_without_images_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileUnreadable, match=r"the folder .*empty holds no images"):
+    with pytest.raises(FileUnreadable, match=r"the folder .*empty is empty\. Expected images"):
         pixels.read(Setting(tmp_path / "empty", tmp_path / "work"))

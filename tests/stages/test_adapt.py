@@ -382,7 +382,7 @@ def test_bad_rows_are_left_out_and_counted(tmp_path: Path, backbone: Path, warms
     args = ["adapt", data, "--backbone", backbone, "--strategy", "classic", "--out", tmp_path / "m", "--skip-bad"]
     code, report, _ = warmstart(*args)
     assert code == 0
-    assert any("1 rows" in warning and "empty text" in warning for warning in report["warnings"])
+    assert any("1 row of" in warning and "empty text" in warning for warning in report["warnings"])
 
 
 def test_a_folder_that_is_there_is_kept(adapted: Adapted, tmp_path: Path, backbone: Path, warmstart: Run) -> None:

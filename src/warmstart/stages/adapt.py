@@ -159,10 +159,9 @@ def _climb(recipe: Recipe, ladder: Ladder, strategies: list[tuple[Strategy, bool
     steps += [*([verdict.loser] if verdict is not None and verdict.loser is not None else []), *above]
     eligible = {rung.label for rung in [*candidates, *bodies] if rung.eligible}
     note = ""
-    if not any(step.folds and step.label in eligible and step.strategy.order > 0 for step in steps) and recipe.strategy != "majority":
-        note = _constant(recipe, ladder, steps, eligible)
-        if not note:
-            raise _nothing(recipe, ladder, steps, [*candidates, *bodies])
+    found = any(step.folds and step.label in eligible and step.strategy.order > 0 for step in steps) or recipe.strategy == "majority"
+    if not found and not (note := _constant(recipe, ladder, steps, eligible)):
+        raise _nothing(recipe, ladder, steps, [*candidates, *bodies])
     return _Climbed(steps, eligible, verdict, plan, note)
 
 
@@ -173,8 +172,7 @@ def _without_a_body(recipe: Recipe, steps: list[Step]) -> bool:
 
 def _constant(recipe: Recipe, ladder: Ladder, steps: list[Step], eligible: set[str]) -> str:
     """What is said of the majority where it is the only rung that a task has without a body; empty where it is no result."""
-    found = any(step.folds and step.label in eligible for step in steps)
-    if recipe.strategy != "auto" or not found or not _without_a_body(recipe, steps):
+    if recipe.strategy != "auto" or not _without_a_body(recipe, steps) or not any(s.folds and s.label in eligible for s in steps):
         return ""
     return (
         f"without a body {ladder.bench.task.name} has nothing but majority: this model gives every input the same answer;"
