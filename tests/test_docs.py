@@ -79,7 +79,7 @@ def check_flags(command: str) -> None:
         args = words[: next((i for i, word in enumerate(words) if set(word) <= set("|&;<>()")), len(words))]
         if args and args[0] in ("--help", "--version"):
             continue
-        context = click.Context(cli.app, info_name="warmstart")
+        context = click.Context(cli.app, info_name="warmstart", **cli.app.context_settings)  # click keeps what it first makes of -h
         name, verb, rest = cli.app.resolve_command(context, args)
         assert verb is not None
         verb.make_context(name, rest, parent=context)
