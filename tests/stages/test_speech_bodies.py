@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 import tiny_sound
 from warmstart import cli
-from warmstart.engine import ctc_head, model, store
+from warmstart.engine import ctc_head, model, store, transcripts, whisper_head
 from warmstart.samples import tiny_sound_backbone
 
 
@@ -25,7 +27,7 @@ def data(tmp_path_factory):
 def whisper(tmp_path_factory):
     """A Whisper of two blocks that hears 2 s, with a tokenizer of bytes."""
     import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
 
     folder = tmp_path_factory.mktemp("whisper")
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -54,6 +56,17 @@ def _run(*args):
 def _adapt(data, out, *flags):
     how = ["--budget", "60s", "--precision", "float32", "--quiet", "--task", "speech-recognition"]
     return _run("adapt", data / "train.csv", "--test", data / "test.csv", "--out", out, *how, *flags)
+
+
+def test_a_tokenizer_that_pads_and_cuts_does_neither_here(whisper, tmp_path):
+    folder = shutil.copytree(whisper, tmp_path / "whisper")
+    stored = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    stored.enable_truncation(2)
+    stored.enable_padding(length=20)
+    stored.save(str(folder / "tokenizer.json"))
+    how = {"language": "en", "beam": 1, "writing": transcripts.Writing()}
+    assert len(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(" a cow").ids) == 20
+    assert whisper_head.of(folder, 2, **how)._encoded("a cow") == whisper_head.of(whisper, 2, **how)._encoded("a cow")
 
 
 @pytest.mark.parametrize("strategy", ["linear_probe", "full"])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from warmstart.core.errors import BackboneNotFound
-from warmstart.engine import store, transcripts
+from warmstart.engine import store, transcripts, vocabulary
 
 PREFIXES = ("model.decoder.", "decoder.")
 MOST_TOKENS = 224
@@ -175,7 +175,8 @@ def _tokenizer(folder: Path) -> Any:
 
     store.quiet_transformers()
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False).backend_tokenizer
+        found = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        return vocabulary.plain(found.backend_tokenizer)
     except Exception as error:  # a damaged or missing tokenizer raises what it likes
         reason = str(error).strip().split("\n")[0][:200]
         given = f"no tokenizer can be loaded from {folder}: {reason}"
