@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +14,29 @@ from warmstart.core.report import Metric
 from warmstart.engine.learner import Corpus, Group, Phase, Picture, Plan
 
 ROWS = 24
+
+
+def assert_resumes(make: Callable[[Path], Any], train: Callable[[Any, Path], object], folder: Path, *, calls: int) -> None:
+    """A run that dies at this call of its learner's ``batch``, and is begun again, ends with the bits of one that nobody disturbed."""
+    whole = make(folder / "a")
+    train(whole, folder / "a")
+    broken, seen = make(folder / "b"), 0
+    batch = broken.batch
+
+    def stop(phase: int, step: int) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == calls:
+            raise KeyboardInterrupt
+        return batch(phase, step)
+
+    broken.batch = stop
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, folder / "b")
+    resumed = make(folder / "b")
+    train(resumed, folder / "b")
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[name]), name
 
 
 class Tiny:

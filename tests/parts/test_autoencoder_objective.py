@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tiny_bars import bars, patterns
+from tiny_learner import assert_resumes
 from tiny_worth import gains
 from warmstart.core import registry
 from warmstart.core.errors import BadOption, BudgetTooSmall
@@ -158,23 +159,7 @@ def test_a_pretrained_body_is_worth_more_than_the_same_at_random(tmp_path: Path)
 @pytest.mark.parametrize("variant", ["dense", "convolutional", "masked"])
 def test_a_killed_run_goes_on_to_the_same_bits(variant: str, tmp_path: Path) -> None:
     options = {**VARIANTS[variant], "batch": 20, "steps": 24}
-    whole = _learner(tmp_path / "a", channels=3, **options)
-    _train(whole, tmp_path / "a")
-    broken = _learner(tmp_path / "b", channels=3, **options)
-    batch = broken.batch
-
-    def stop(phase: int, step: int) -> Any:
-        if step == 17:
-            raise KeyboardInterrupt
-        return batch(phase, step)
-
-    broken.batch = stop
-    with pytest.raises(KeyboardInterrupt):
-        _train(broken, tmp_path / "b")
-    resumed = _learner(tmp_path / "b", channels=3, **options)
-    _train(resumed, tmp_path / "b")
-    for name, value in whole.module.state_dict().items():
-        assert torch.equal(value, resumed.module.state_dict()[name]), name
+    assert_resumes(lambda folder: _learner(folder, channels=3, **options), _train, tmp_path, calls=18)
 
 
 @pytest.mark.parametrize("variant", ["dense", "convolutional", "masked"])

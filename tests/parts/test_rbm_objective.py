@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tiny_bars import bars, patterns
+from tiny_learner import assert_resumes
 from tiny_worth import gains
 from warmstart.core import registry
 from warmstart.core.errors import BadOption, BudgetTooSmall
@@ -58,25 +59,7 @@ def test_layers_are_learned_and_fine_tuned(tmp_path: Path) -> None:
 
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     options = {"hidden": "16,6", "batch": 20, "steps": 30, "finetune_steps": 20, "sweep": 3, "persistent": True}
-    whole = _learner(tmp_path / "a", **options)
-    _train(whole, tmp_path / "a")
-    broken, calls = _learner(tmp_path / "b", **options), 0
-    batch = broken.batch
-
-    def stop(phase: int, step: int) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 27:
-            raise KeyboardInterrupt
-        return batch(phase, step)
-
-    broken.batch = stop
-    with pytest.raises(KeyboardInterrupt):
-        _train(broken, tmp_path / "b")
-    resumed = _learner(tmp_path / "b", **options)
-    _train(resumed, tmp_path / "b")
-    for name, value in whole.module.state_dict().items():
-        assert torch.equal(value, resumed.module.state_dict()[name]), name
+    assert_resumes(lambda folder: _learner(folder, **options), _train, tmp_path, calls=27)
 
 
 def test_units_follow_the_data(tmp_path: Path) -> None:

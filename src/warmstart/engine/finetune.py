@@ -180,8 +180,8 @@ def _timed(bench: Workbench, wanted: Course, train: NDArray[np.int64], held: NDA
         head = structured.first_head_seconds(bench, train, wanted.head_epochs)
     elif wanted.head == "pooled":
         rows = probe.subset(bench, train, wanted.probe_rows)
-        states = (training.prefix_seconds(bench, read, None) * more for read, more in ((train, 1.0), (rows, OTHER_SPLITS)))
-        once += min(states) + probe.hint_seconds(bench, len(rows))
+        every, some = (training.prefix_seconds(bench, read, None) for read in (train, rows))
+        once += min(every, OTHER_SPLITS * some) + probe.hint_seconds(bench, len(rows))
         n_points = len(bench.hint[0]) if bench.hint is not None else 1
         head = probe.seconds(bench, len(rows), n_points=n_points)
         if wanted.contrastive:  # and anew after it

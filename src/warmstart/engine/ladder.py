@@ -117,11 +117,11 @@ class Ladder:
 
     def deepened(self, step: Step) -> Step:
         """A rung that was measured on a few splits, on as many more as there is time for now: what it is chosen by is less of a chance."""
-        more = int(GROWTH * max(0.0, self.left()) / step.own[1]) if step.folds and step.seconds and self.follow is None else 0
+        more = int(GROWTH * max(0.0, self.left()) / step.own.measured) if step.folds and step.seconds and self.follow is None else 0
         folds = min(step.folds + more, max(step.folds, self._first_repeat))
         if folds == step.folds:
             return step
-        deep = replace(step, folds=folds, predicted=step.once + step.own[0] * folds, seconds=0.0, replans={})
+        deep = replace(step, folds=folds, predicted=step.once + step.own.predicted * folds, seconds=0.0, replans={})
         return self._instead_of(step, deep)
 
     def _instead_of(self, step: Step, further: Step) -> Step:
@@ -145,7 +145,7 @@ class Ladder:
         rows = np.arange(len(self.bench.inputs))
         self.bench.look()
         left = self.clock.remaining() - self._ending
-        wanted = step.own[0] * REFIT  # the estimate is of a fit of this length
+        wanted = step.own.predicted * REFIT  # the estimate is of a fit of this length
         seconds = max(left, min(wanted, left + LATE * (self.clock.budget or 0.0)))
         job = self._job(step, "final", len(self.splits), seconds)
         fitted = step.strategy.fit(self.bench, self._learned(step.strategy, rows), rows[:0], job)
@@ -276,7 +276,7 @@ class Ladder:
                 step.shorten(fold + 1)
                 self._write_plan(step)
                 break
-        self.dearest = max(self.dearest, step.own[1])
+        self.dearest = max(self.dearest, step.own.measured)
 
     def _fit(self, step: Step, name: str, fold: int, train: NDArray[np.int64], held: NDArray[np.int64]) -> dict[str, Any]:
         began = time.perf_counter()
@@ -302,7 +302,7 @@ class Ladder:
         if not step.predicted:
             return float("inf")
         once = step.once if fold == 0 else 0.0  # of which the prediction for one fit has its share
-        own = step.own[0] * 1.05 + once
+        own = step.own.predicted * 1.05 + once
         return max(min(own, self.left()), once + GROWTH * self._each(step.folds - fold, self.left() - self.reserved - once)[0])
 
     def _deadline(self, step: Step) -> float:

@@ -298,14 +298,8 @@ def reliability(bins: Sequence[ReliabilityBin]) -> str:
         for b in known:
             axes.plot([b.confidence, b.confidence], [b.confidence, b.accuracy], color=_RED, linewidth=1.5, alpha=0.7)
         areas = [36 + 380 * b.n / largest for b in known]
-        dots: Any = {
-            "color": _BLUE,
-            "alpha": 0.75,
-            "linewidth": 0,
-            "zorder": 3,
-            "clip_on": False,
-        }  # half of one at 100 % is beyond the axes
-        axes.scatter([b.confidence for b in known], [b.accuracy for b in known], s=areas, **dots)
+        at = [b.confidence for b in known], [b.accuracy for b in known]
+        axes.scatter(*at, s=areas, color=_BLUE, alpha=0.75, linewidth=0, zorder=3, clip_on=False)  # one at 100 % reaches beyond the axes
         axes.set_xlim(lowest, 1)
         axes.set_ylim(lowest, 1)
         axes.set_xlabel("what the model said (mean probability)")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.core.errors import WarmstartError
 from warmstart.core.protocols import Strategy
+
+
+class Fit(NamedTuple):
+    """Seconds of one fit, as predicted and as measured."""
+
+    predicted: float
+    measured: float
 
 
 @dataclass
@@ -34,14 +41,15 @@ class Step:
     logits: NDArray[np.float32] | None = None
 
     @property
-    def own(self) -> tuple[float, float]:
-        """Predicted and measured seconds of one fit without those for all, ``once``, which a further fit need not spend again."""
+    def own(self) -> Fit:
+        """One fit without what the first one does for all, ``once``, which a further one need not do again."""
         predicted = max(0.0, self.predicted - self.once)
-        return predicted / self.folds, self.seconds / self.folds * (predicted / self.predicted if self.predicted else 1.0)
+        share = predicted / self.predicted if self.predicted else 1.0
+        return Fit(predicted / self.folds, self.seconds * share / self.folds)
 
     def shorten(self, folds: int) -> None:
         """Fewer fits than were planned."""
-        self.predicted, self.folds = self.once + self.own[0] * folds, folds
+        self.predicted, self.folds = self.once + self.own.predicted * folds, folds
 
     def record(self) -> dict[str, Any]:
         """What decides this rung's bits, for ``recipe.json``."""
