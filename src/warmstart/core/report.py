@@ -266,7 +266,7 @@ class PretrainReport:
             f" in {self.training_seconds:.0f} s ({self.per_second:,.0f} {self.unit}/s)"
         ]
         lines += [f"  {name:<27} {show(m)}" for name, m in self.metrics.items()]
-        lines += [f"  note: {said}" for said in (*self.events, *self.warnings)]
+        lines += [f"  note: {event}" for event in self.events]
         if self.samples:
             lines += ["", *(f"  | {line}" for line in self.samples[0].splitlines()[:12])]
         return "\n".join(lines)
