@@ -14,7 +14,7 @@ import torch
 from tiny_images import drawings, hf_backbone
 from warmstart.core import registry
 from warmstart.core.errors import CutRefused
-from warmstart.engine import contrast, finetune
+from warmstart.engine import batch_norms, contrast, courses, finetune, training
 from warmstart.engine.clock import Pace
 from warmstart.engine.job import Fitted, Job
 from warmstart.engine.predictor import NetworkPredictor
@@ -149,22 +149,23 @@ def test_a_body_without_a_trunk_is_refused_by_name(bench: Workbench, tmp_path: P
 
 
 def test_the_contrastive_phase_is_for_few_rows_of_one_label(bench: Workbench) -> None:
-    for n, steps in ((50, finetune.CONTRASTIVE_STEPS), (5000, 0)):
-        assert finetune.course(bench, part("full").options, point=0, n_train=n).contrastive == steps
-    assert finetune.course(bench, part("full", head="native").options, point=0, n_train=50).contrastive == 0
-    assert finetune.course(bench, part("full", contrastive=7).options, point=0, n_train=5000).contrastive == 7
+    for n, steps in ((50, courses.CONTRASTIVE_STEPS), (5000, 0)):
+        assert courses.course(bench, part("full").options, point=0, n_train=n).contrastive == steps
+    assert courses.course(bench, part("full", head="native").options, point=0, n_train=50).contrastive == 0
+    assert courses.course(bench, part("full", contrastive=7).options, point=0, n_train=5000).contrastive == 7
 
 
 def test_more_rows_fewer_passes() -> None:
-    assert [finetune.epochs_for(n, after_contrast=False) for n in (10, 1920, 1_000_000)] == [8, 5, 3]
-    assert [finetune.epochs_for(n, after_contrast=True) for n in (100, 1920)] == [0, 5]
+    assert [courses.epochs_for(n, after_contrast=False) for n in (10, 1920, 1_000_000)] == [8, 5, 3]
+    assert [courses.epochs_for(n, after_contrast=True) for n in (100, 1920)] == [0, 5]
 
 
-def test_a_body_that_is_far_from_home_is_read_at_more_points_and_moves_faster(tmp_path: Path, bench: Workbench) -> None:
-    """Of a convolutional body the probe's search tells; one without, as those for text, is read at its end whatever the probe says."""
+@pytest.fixture
+def pictures(tmp_path: Path, bench: Workbench) -> Workbench:
+    """24 drawings over a tiny ResNet, which has batch norms."""
     drawn, body = list(drawings(24, side=16)), hf_backbone("resnet", tmp_path / "body")
     modality, labels = registry.create("modalities", "image"), sorted({label for _, label in drawn})
-    own = dataclasses.replace(
+    return dataclasses.replace(
         bench,
         inputs=modality.load([(pixels,) for pixels, _ in drawn], folder=tmp_path, body=body),
         targets=np.array([labels.index(label) for _, label in drawn]),
@@ -175,13 +176,73 @@ def test_a_body_that_is_far_from_home_is_read_at_more_points_and_moves_faster(tm
         probes={},
         hint_rows=np.arange(16),
     )
-    train, end = np.arange(16), own.backbone.n_blocks
-    for points, rate in (((end,), finetune.LR), (tuple(range(end + 1)), finetune.FAR_LR)):
-        own.hint = (points, 1e-2)
+
+
+def hinted(pictures: Workbench, *, far: bool) -> Workbench:
+    end = pictures.backbone.n_blocks
+    pictures.hint = (tuple(range(end + 1)) if far else (end,), 1e-2)
+    return pictures
+
+
+def test_a_body_that_is_far_from_home_is_read_at_more_points_and_moves_faster(
+    pictures: Workbench, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a convolutional body the probe's search tells; one without, as those for text, is read at its end whatever the probe says."""
+    train = np.arange(16)
+    for far, rate in ((False, courses.LR), (True, courses.ANEW_LR)):
+        own = hinted(pictures, far=far)
         settings = part("full", contrastive=2).plan(own, train=train, held=train, seconds=math.inf).settings
-        net = finetune.network_for(own, train, finetune.Course(**settings), Job("final", settings, 0, Pace(math.inf)))
-        assert net.head.points == points
-        assert finetune.rate(net, finetune.Course(**settings)) == rate
-        assert finetune.rate(net, finetune.Course(**settings | {"lr": 0.5})) == 0.5
+        how = courses.Course(**settings)
+        assert finetune.network_for(own, train, how, Job("final", settings, 0, Pace(math.inf))).head.points == own.hint[0]
+        assert courses.rate(own, how, train) == rate
+        assert courses.rate(own, dataclasses.replace(how, lr=0.5), train) == 0.5
+    adapters = courses.course(own, part("lora").options, point=0, n_train=16, norms=False)
+    assert courses.rate(own, adapters, train) == courses.FAR_LR
+    monkeypatch.setattr(batch_norms, "LEAST_ROWS", 10_000)  # of images so large that few go through the body at once
+    assert courses.rate(own, how, train) == courses.FAR_LR
     bench.hint = (tuple(range(bench.backbone.n_blocks + 1)), 1e-2)
-    assert finetune.first_points(bench, 72) == (bench.backbone.n_blocks,)
+    assert courses.first_points(bench, 72) == (bench.backbone.n_blocks,)
+
+
+@pytest.mark.parametrize("name", ["full", "tail"])
+def test_batch_norms_keep_their_statistics_at_home_and_take_those_of_the_data_far_from_it(name: str, pictures: Workbench) -> None:
+    train = np.arange(16)
+    options = {"epochs": 1, "contrastive": 2} | ({"blocks": 1} if name == "tail" else {})
+    kept = [norm.running_mean.clone() for norm in batch_norms.among(pictures.backbone.model)]
+    for far in (False, True):
+        own, strategy = hinted(pictures, far=far), part(name, **options)
+        plan = strategy.plan(own, train=train, held=train, seconds=math.inf)
+        fitted = strategy.fit(own, train, train, Job("fold0", plan.settings, 0, Pace(math.inf)))
+        body = fitted.predictor.network.body
+        changed = [not torch.equal(n.running_mean, before) for n, before in zip(batch_norms.among(body), kept, strict=True)]
+        assert any(changed) is far
+        assert all(changed) is (far and name == "full")  # none below the cut
+        assert not any(module.training for module in body.modules())
+
+
+def test_far_from_home_passes_take_the_place_of_the_contrastive_phase(pictures: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courses, "VERY_FEW", 10)
+    train, end = np.arange(16), pictures.backbone.n_blocks
+    for far in (False, True):
+        own, strategy = hinted(pictures, far=far), part("full")
+        plan = strategy.plan(own, train=train, held=train, seconds=math.inf)
+        how = courses.suited(own, courses.Course(**plan.settings), train)
+        assert (how.contrastive, how.epochs) == ((0, courses.ANEW_EPOCHS) if far else (courses.CONTRASTIVE_STEPS, 8))
+        fitted = strategy.fit(own, train, train, Job("fold0", plan.settings, 0, Pace(math.inf)))
+        assert fitted.predictor.network.head.points == (end,)
+    asked = courses.course(hinted(pictures, far=True), part("full", contrastive=3).options, point=0, n_train=16)
+    assert courses.suited(pictures, asked, train) == asked
+
+
+def test_norms_settle_on_the_rows_that_are_given(pictures: Workbench) -> None:
+    own = hinted(pictures, far=True)
+    settings = part("full").plan(own, train=np.arange(16), held=np.arange(16), seconds=math.inf).settings
+    net = finetune.network_for(own, np.arange(16), courses.Course(**settings), Job("final", settings, 0, Pace(math.inf)))
+    first, seen = batch_norms.among(net.body)[0], []
+    with torch.no_grad():
+        hook = first.register_forward_hook(lambda layer, given, out: seen.append(given[0]))
+        net(own.batch(np.arange(16)))
+        hook.remove()
+        training.settle_norms(own, net, np.arange(16))
+    torch.testing.assert_close(first.running_mean, seen[0].mean((0, 2, 3)))
+    torch.testing.assert_close(first.running_var, seen[0].var((0, 2, 3)))

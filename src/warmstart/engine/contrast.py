@@ -57,8 +57,8 @@ def in_parts(
     Each part is embedded twice: without a graph for the loss and its gradient by the embeddings, then with one for the gradient by the
     parameters (gradient caching, Gao et al. 2021, arXiv:2101.06983). The body must give the same both times.
     """
-    if len(parts) == 1:
-        return loss_of(embedded(parts[0]))
+    if len(parts) == 1 or not torch.is_grad_enabled():
+        return loss_of(torch.cat([embedded(part) for part in parts]))
     with torch.no_grad():
         states = [embedded(part) for part in parts]
     leaf = torch.cat(states).requires_grad_()
@@ -93,6 +93,7 @@ def run(
     steps: int,
     at_once: int = ROWS,
     job: Job,
+    by_batch: bool = False,
 ) -> fit.Trained:
     """Move the parameters in ``groups`` by so many contrastive steps on the pooled final state of these rows, ``at_once`` of them a step;
     by fewer steps where they turn out so slow that a head could not be fitted any more."""
@@ -118,4 +119,6 @@ def run(
         if not pace.follow:
             share = 1 - point / max(1, bench.backbone.n_blocks)
             pace.after = HEAD + len(rows) * bench.mean_length * bench.forward_seconds() * share
-        return training.descend(bench, net, groups, loss_with, stream=stream, schedule=fit.Schedule(epochs=1), job=job, pace=pace)
+        return training.descend(
+            bench, net, groups, loss_with, stream=stream, schedule=fit.Schedule(epochs=1), job=job, pace=pace, by_batch=by_batch
+        )

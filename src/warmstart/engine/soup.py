@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from warmstart.core.errors import DamagedModel, OutOfTime
-from warmstart.engine import finetune, store
+from warmstart.engine import courses, finetune, store, training
 from warmstart.engine.clock import Pace
-from warmstart.engine.finetune import Course, Groups
+from warmstart.engine.courses import Course
+from warmstart.engine.finetune import Groups
 from warmstart.engine.job import Fitted, Job, Plan
 from warmstart.engine.network import Network, PooledHead
 from warmstart.engine.workbench import Workbench
@@ -105,8 +106,11 @@ def run(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job
             job.pace.replans.append((sums.courses, sums.courses))
             break
         longest = max(longest, time.perf_counter() - began)
-    trainable = sum(p.numel() for group in groups(start, finetune.rate(start, how)) for p in group.parameters) + finetune.head_size(start)
+    trainable = sum(p.numel() for group in groups(start, courses.rate(bench, how, train)) for p in group.parameters)
+    trainable += finetune.head_size(start)
     sums.average_into(start)
+    if courses.starts_anew(bench, how, train):
+        training.settle_norms(bench, start, train)
     note = f"{sums.courses} course{'s' if sums.courses != 1 else ''} averaged"
     found = finetune.fitted(bench, start, held, point=how.point, trainable=trainable, note=note, settings=job.settings)
     sums.forget()

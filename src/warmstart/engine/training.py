@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.engine import answers, batches, cut, fit, master_weights, network, structured
+from warmstart.engine import answers, batch_norms, batches, cut, fit, master_weights, network, structured
 from warmstart.engine.clock import Pace
 from warmstart.engine.job import Job
 from warmstart.engine.network import Network
@@ -35,6 +35,7 @@ def descend(
     job: Job,
     pace: Pace,
     checkpoint: Path | None = None,
+    by_batch: bool = False,
 ) -> fit.Trained:
     """Train the parameters in ``groups``; everything else in the network stays as it is.
 
@@ -44,6 +45,7 @@ def descend(
 
     Args:
         loss_with: From a network to its loss function on positions.
+        by_batch: Trained batch norms learn by the statistics of each batch, and keep those of the training rows in the end.
     """
     working = in_precision(net, bench.precision)
     parameters = [p for g in groups for p in g.parameters]
@@ -53,10 +55,16 @@ def descend(
         names = {id(p): name for name, p in net.named_parameters()}
         twins = dict(working.named_parameters())
         trained = copies = [twins[names[id(p)]] for p in parameters]
-    with network.only_trainable(working, trained), master_weights.row_gradients(working.body, trained) as by_row:
+    norms = batch_norms.among(working.body, trained) if by_batch else []
+    loss_of = loss_with(working)
+    with (
+        network.only_trainable(working, trained),
+        master_weights.row_gradients(working.body, trained) as by_row,
+        batch_norms.by_batch(norms),
+    ):
         sparse = {id(p) for p in by_row}
-        return fit.train(
-            loss_with(working),
+        done = fit.train(
+            loss_of,
             groups,
             stream=stream,
             schedule=schedule,
@@ -67,6 +75,17 @@ def descend(
             checkpoint=checkpoint,
             progress=job.progress,
         )
+    if norms:
+        batch_norms.estimate(norms, loss_of, stream[: done.steps])
+        batch_norms.hand_over(norms, batch_norms.among(net.body, parameters))
+    return done
+
+
+def settle_norms(bench: Workbench, net: Network, rows: NDArray[np.int64]) -> None:
+    """Let the batch norms of a body whose weights were changed otherwise keep the statistics of these rows."""
+    logits = logits_of(bench, net, 0)
+    stream = [part for part, _ in batches.uniform(bench.lengths[rows], tokens=batches.TOKENS) if len(part) > 1]
+    batch_norms.estimate(batch_norms.among(net.body), lambda positions: logits(rows[positions]), stream)
 
 
 def plain_attention(body: nn.Module) -> None:
@@ -109,6 +128,7 @@ def run(
     schedule: fit.Schedule,
     smoothing: float,
     job: Job,
+    by_batch: bool = False,
 ) -> fit.Trained:
     """Train the parameters in ``groups`` on these rows; everything else in the network stays as it is.
 
@@ -118,6 +138,8 @@ def run(
     lengths = bench.lengths[rows]
     weights = bench.balance.of(rows)
     stream = fit.order(lengths, schedule, (bench.seed, job.seed), drawn=weights if bench.balance.drawn else None)
+    if by_batch:  # one row has no spread
+        stream = [batch for batch in stream if len(batch) > 1] or stream
     weighing = None if weights is None or bench.balance.drawn else torch.from_numpy(weights).to(bench.device)
 
     def loss_with(working: Network) -> Callable[[NDArray[np.int64]], Tensor]:
@@ -133,7 +155,18 @@ def run(
 
         return loss_of
 
-    trained = descend(bench, net, groups, loss_with, stream=stream, schedule=schedule, job=job, pace=job.pace, checkpoint=job.checkpoint)
+    trained = descend(
+        bench,
+        net,
+        groups,
+        loss_with,
+        stream=stream,
+        schedule=schedule,
+        job=job,
+        pace=job.pace,
+        checkpoint=job.checkpoint,
+        by_batch=by_batch,
+    )
     tokens = sum(int(lengths[b].sum()) for b in stream[trained.first : trained.steps])
     share = 1 - point / max(1, bench.backbone.n_blocks)
     if trained.steps - trained.first >= 10:

@@ -50,9 +50,9 @@ class Part:
         self.options = options
 
     def plan(self, bench: Workbench, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float) -> Plan | None:
-        from warmstart.engine import finetune
+        from warmstart.engine import courses, finetune
 
-        wanted = finetune.course(bench, self.options, point=0, n_train=len(train))
+        wanted = courses.course(bench, self.options, point=0, n_train=len(train))
         return finetune.plan(bench, wanted, train=train, held=held, seconds=seconds, cost=1.15)
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:

@@ -56,11 +56,11 @@ class Part:
 
     def plan(self, bench: Workbench, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float) -> Plan | None:
         from warmstart.core.errors import CutRefused
-        from warmstart.engine import finetune
+        from warmstart.engine import courses, finetune
 
         if not _layers(bench.backbone.model):
             raise CutRefused("the body has no linear layers for adapters", "a body with linear layers in its trunk", "use tail or full")
-        wanted = finetune.course(bench, self.options, point=0, n_train=len(train))
+        wanted = courses.course(bench, self.options, point=0, n_train=len(train), norms=False)
         return finetune.plan(bench, wanted, train=train, held=held, seconds=seconds, cost=1.1)
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:

@@ -79,10 +79,10 @@ class Part:
         return found
 
     def plan(self, bench: Workbench, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float) -> Plan | None:
-        from warmstart.engine import finetune, soup
+        from warmstart.engine import courses, soup
 
         usual = self.usual or soup.USUAL
-        wanted = finetune.course(bench, self.options, point=0, n_train=len(train))
+        wanted = courses.course(bench, self.options, point=0, n_train=len(train))
         if self.options.epochs is None:
             wanted = replace(wanted, epochs=wanted.epochs * 2 / 3)
         return soup.plan(bench, wanted, train=train, held=held, seconds=seconds, cost=1.15, courses=self.options.courses, usual=usual)

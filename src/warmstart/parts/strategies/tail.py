@@ -78,13 +78,13 @@ class Part:
 
     def plan(self, bench: Workbench, *, train: NDArray[np.int64], held: NDArray[np.int64], seconds: float) -> Plan | None:
         from warmstart.core.errors import CutRefused
-        from warmstart.engine import finetune
+        from warmstart.engine import courses, finetune
 
         if bench.backbone.trunk is None:
             raise CutRefused("the body has no list of blocks to cut", "a body with a trunk", "use full")
         point = self.point(bench)
         bench.require_cut(point)
-        wanted = finetune.course(bench, self.options, point=point, n_train=len(train))
+        wanted = courses.course(bench, self.options, point=point, n_train=len(train))
         return finetune.plan(bench, wanted, train=train, held=held, seconds=seconds)
 
     def fit(self, bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job: Job) -> Fitted:
