@@ -33,7 +33,7 @@ class Options:
     epochs: float | None = None
     "passes over the training rows in each course; None: two thirds of those of full"
     lr: float | None = None
-    "peak learning rate of the last block; None: 2e-4, or 1e-3 where the head reads more of a convolutional body than its end"
+    "peak learning rate of the last block; None: 2e-4, but for a convolutional body far from home 1e-3, or 3e-3 if it has batch norms"
     decay: float = 1.0
     "factor on the learning rate from each block to the one below it"
     head_lr: float = 1e-3

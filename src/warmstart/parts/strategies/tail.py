@@ -34,9 +34,9 @@ class Options:
     epochs: float | None = None
     "passes over the training rows; None: by their number and the budget"
     contrastive: int | None = None
-    "steps of a supervised contrastive phase before the head is fitted; None: 40 where labels are few"
+    "steps of a supervised contrastive phase before the head is fitted; None: 40 where labels are few, unless more passes take its place"
     lr: float | None = None
-    "peak learning rate of the blocks; None: 2e-4, or 1e-3 where the head reads more of a convolutional body than its end"
+    "peak learning rate of the blocks; None: 2e-4, but for a convolutional body far from home 1e-3, or 3e-3 if it has batch norms"
     head_lr: float = 1e-3
     "peak learning rate of the head"
     weight_decay: float = 0.01
