@@ -105,6 +105,37 @@ def test_an_architecture_by_name_with_weights_of_a_file(tmp_path: Path) -> None:
     np.testing.assert_allclose([how.mean, how.std], [[0.5] * 3, [0.5] * 3])
 
 
+def test_a_sequential_model_is_a_body_too(tmp_path: Path) -> None:
+    keras = foreign.keras()
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    steps = [layers.Conv2D(6, 3), layers.ReLU(), layers.Conv2D(8, 3), layers.GlobalAveragePooling2D(), layers.Dense(2)]
+    whole = keras.Sequential([keras.Input((16, 16, 3)), *steps])
+    whole.save(tmp_path / "net.keras")
+    body, _ = opened(tmp_path / "net.keras")
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    maps = images.permute(0, 2, 3, 1)
+    for layer in steps[:3]:
+        maps = layer(maps)
+    torch.testing.assert_close(body(images)[0].reshape(2, -1).sort().values, (maps.mean((1, 2))).detach().sort().values)
+
+
+def test_what_keras_says_of_a_download_is_no_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unreachable(**given: Any) -> Any:
+        print("Downloading data from afar")
+        raise OSError("URL fetch failure on afar: None -- Name or service not known")
+
+    monkeypatch.setattr(foreign.keras().applications, "MobileNet", unreachable)
+    with pytest.raises(BackboneNotFound, match="afar") as error:
+        backbone.find("keras:MobileNet", {"weights": "imagenet", "size": "32"})
+    assert "Connect to the network" in str(error.value)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Downloading" in said.err
+
+
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [

@@ -100,6 +100,12 @@ def test_sound_goes_through_a_front_in_patches(tmp_path: Path) -> None:
     torch.testing.assert_close(state[0, :4], alone[0])
 
 
+def test_frames_without_a_front_are_taken_for_images_and_the_message_says_how_else(tmp_path: Path) -> None:
+    _, folder = opened(image_net(tmp_path / "patches.onnx", side=32))
+    with pytest.raises(BackboneNotFound, match=r"^patches\.onnx was opened as a body for images.*backbone\.modality=audio"):
+        extraction.of(folder)
+
+
 def test_a_wave_may_become_several_states_a_piece(tmp_path: Path) -> None:
     body, folder = opened(wave_net(tmp_path / "wave.onnx"), rate="8000")
     how = extraction.of(folder)
@@ -124,7 +130,7 @@ def test_a_model_on_it_is_whole_without_the_file(tmp_path: Path, capsys: pytest.
     assert {"model.onnx", "config.json", "head.safetensors"} <= {path.name for path in (tmp_path / "m").iterdir()}
     assert (
         cli.main(["adapt", str(tmp_path / "train"), "--backbone", str(tmp_path / "m"), "--out", str(tmp_path / "n"), "--strategy", "full"])
-        == 1
+        == 2
     )
     assert "can only be used frozen" in capsys.readouterr().err
     command = [
@@ -168,7 +174,7 @@ def test_a_body_is_of_one_kind(tmp_path: Path) -> None:
     body, folder = opened(image_net(tmp_path / "net.onnx"))
     assert isinstance(body, OnnxBody)
     assert bodies.is_own(body)
-    with pytest.raises(BackboneNotFound, match="no body for sound"):
+    with pytest.raises(BackboneNotFound, match="for images"):
         extraction.of(folder)
     with pytest.raises(BackboneNotFound, match="a body for sound"):
         preprocessing.of(opened(wave_net(tmp_path / "wave.onnx"))[1])

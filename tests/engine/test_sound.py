@@ -36,6 +36,16 @@ def test_every_format_is_mixed_and_resampled(stereo, suffix):
     assert abs(float(np.abs(one.samples[4_000:12_000]).max()) - 0.25) < 0.02  # the mean of the two channels
 
 
+def test_a_damaged_mp3_is_named_and_its_decoder_says_nothing(stereo, capfd):
+    path = stereo(".mp3")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + bytes(range(256)) * 4)
+    assert sound.read(path.name, folder=path.parent).problem
+    path.write_bytes(whole[: len(whole) // 50] + b"ID3" * 50)
+    sound.read(path.name, folder=path.parent)
+    assert capfd.readouterr().err == ""
+
+
 def test_bytes_structs_and_arrays_are_the_same_sound(stereo, tmp_path):
     path = stereo(".wav", "FLOAT")
     samples, rate = soundfile.read(path, dtype="float32")

@@ -11,7 +11,9 @@ from tokenizers import Tokenizer
 
 import tiny_sound
 from warmstart import cli
-from warmstart.engine import ctc_head, model, store, transcripts, whisper_head
+from warmstart.core.errors import BackboneNotFound
+from warmstart.core.recipe import Recipe
+from warmstart.engine import ctc_head, dataset, model, store, transcripts, whisper_head
 from warmstart.samples import tiny_sound_backbone
 
 
@@ -85,6 +87,8 @@ def test_whispers_decoder_is_the_head(data, whisper, tmp_path, strategy):
 def test_whisper_without_the_language_is_a_clear_error(data, whisper, tmp_path, capsys):
     assert _adapt(data, tmp_path / "m", "--backbone", whisper, "--strategy", "linear_probe", "--set", "task.language=xx") == 2
     assert "no token for the language 'xx'" in capsys.readouterr().err
+    with pytest.raises(BackboneNotFound, match=r"task\.language"):  # before any cost is measured
+        dataset.read(Recipe(data=str(data / "train.csv"), modality="audio", options={"task": {"language": "xx"}}), body=whisper)
 
 
 def test_a_bodys_own_ctc_layer_is_the_start(data, tmp_path, capsys):

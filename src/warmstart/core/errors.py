@@ -114,8 +114,8 @@ class MissingLibrary(RunError):
     """An optional dependency is not installed."""
 
 
-class CutRefused(RunError):
-    """Prefix + tail does not equal the whole model, so this model is not cut."""
+class CutRefused(InputError):
+    """The body does not bear what was asked of it: it cannot be trained, or prefix + tail does not equal the whole model."""
 
 
 class TrainingFailed(RunError):

@@ -21,8 +21,9 @@ class StructuredTask(Protocol):
 
     Answers are kept in *compact* form: (N, L, ...) numbers, padded with -1 along the second axis where it differs between batches.
 
-    Optional (a table is in docs/extending.md): ``size(body) -> str`` (for ``modality.size``); ``by_class``, ``curves``, ``told`` (in the
-    report); ``column_names`` and ``unknown_name`` (of columns of raw targets, of what ``unknown`` counts); ``rows`` (of a training batch),
+    Optional (a table is in docs/extending.md): ``size(body) -> str`` (for ``modality.size``); ``check_body(body)``; ``by_class``,
+    ``curves``, ``told`` (in the report); ``column_names`` and ``unknown_name`` (of columns of raw targets, of what ``unknown`` counts);
+    ``rows`` (of a training batch),
     ``epochs(n_train)`` and ``head_epochs(n_train)`` (passes over the training rows with the body, and of a head alone);
     ``confidence(compact) -> (N,)``; ``speed(seconds, values) -> dict[str, Metric]``; ``figure(value, target, compact, labels) -> str``
     (HTML for the report, its texts escaped); ``check_pair(value, target)`` (why a usable input and a usable target do not belong together);

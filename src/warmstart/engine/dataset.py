@@ -69,6 +69,8 @@ def read(recipe: Recipe, data: Any = None, test: Any = None, *, body: Path | Non
     if task is None:
         task = _task_of(everything, recipe)
         everything = _usable(everything, task, modality, recipe)
+    if body is not None and hasattr(task, "check_body"):
+        task.check_body(body)
     found = None
     if test is not None or recipe.test is not None:
         columns = {role: name for role, name in everything.columns.items() if role != "group"}

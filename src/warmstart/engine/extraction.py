@@ -141,6 +141,12 @@ def _extractor(folder: Path) -> Any:
 
 
 def _silent(folder: Path) -> BackboneNotFound:
+    if store.read_config(folder).get("model_type") == "warmstart-onnx":  # in the cache, where the user never put anything
+        return BackboneNotFound(
+            f"{folder.name.rpartition('-')[0]}.onnx was opened as a body for images, by the shape of its input",
+            "to be told how it takes sound",
+            "give --set backbone.modality=audio, and --set backbone.front=FILE.onnx where another file makes its frames",
+        )
     return BackboneNotFound(
         f"{folder} is no body for sound: its {FILE} names no sampling_rate",
         "a body for sound, such as Wav2Vec2, Whisper or AST",

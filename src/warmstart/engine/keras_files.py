@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,15 +61,18 @@ def write_application(name: str, asked: Asked, folder: Path) -> None:
     keras.utils.set_random_seed(asked.seed)
     shape = {} if asked.size is None else {"input_shape": (asked.size, asked.size, 3)}
     try:
-        if asked.weights in ("none", "imagenet"):
-            model = make(weights=None if asked.weights == "none" else "imagenet", include_top=False, **(shape or _usual(make)))
-        else:
-            model = _weighed(make, Path(asked.weights), shape or _usual(make))
+        with redirect_stdout(sys.stderr):  # Keras tells there of what it downloads
+            if asked.weights in ("none", "imagenet"):
+                model = make(weights=None if asked.weights == "none" else "imagenet", include_top=False, **(shape or _usual(make)))
+            else:
+                model = _weighed(make, Path(asked.weights), shape or _usual(make))
     except BackboneNotFound:
         raise
     except Exception as error:  # Keras raises what it likes, also where it cannot reach the network
         reason = " ".join(str(error).split())[:200]
         do = "choose another size, or give a file: --set backbone.weights=FILE.weights.h5"
+        if asked.weights == "imagenet" and "URL fetch failure" in reason:
+            do = "connect to the network, or give a file: --set backbone.weights=FILE.weights.h5"
         raise BackboneNotFound(f"{name} with weights {asked.weights}: {reason}", "a body that Keras can make", do) from None
     pixels = next(value for begins, value in PIXELS if name.startswith(begins))
     _write(model, pixels, name, asked, folder, bgr=pixels is CAFFE)
@@ -87,7 +92,11 @@ def write_file(file: Path, asked: Asked, folder: Path) -> None:
         given = f"mean {list(mean)}, std {list(std)} and scale {asked.scale} for {channels} channels of {file}"
         raise BadOption(given, "a number for each channel, std and scale not 0", "correct them")
     pixels = {"do_rescale": True, "rescale_factor": asked.scale, "image_mean": list(mean), "image_std": list(std)}
-    _write(foreign.keras().Model(model.inputs, model.outputs), pixels, str(file), asked, folder, bgr=asked.bgr)
+    keras: Any = foreign.keras()
+    # Made anew: layers of a sequential model, and of one that was called since, also belong to graphs that are no longer its own.
+    plain = keras.models.clone_model(keras.Model(model.inputs, model.outputs))
+    plain.set_weights(model.get_weights())
+    _write(plain, pixels, str(file), asked, folder, bgr=asked.bgr)
 
 
 def _write(model: Any, pixels: dict[str, Any], name: str, asked: Asked, folder: Path, *, bgr: bool) -> None:

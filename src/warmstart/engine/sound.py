@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from warmstart.engine import aside
 from warmstart.engine.ahead import together
 from warmstart.engine.aside import Kept, Shed
+from warmstart.engine.hush import hushed
 
 RATE = 16_000
 """Samples per second where no body asks for another rate."""
@@ -289,7 +291,7 @@ def _decoded(file: BinaryIO, size: int, limit: Limit) -> tuple[Floats, int, int]
     if _cut_short(file, size):
         raise _BadSoundError("truncated sound file")
     try:
-        with soundfile.SoundFile(file) as sound:
+        with hushed() if _talks(file) else nullcontext(), soundfile.SoundFile(file) as sound:
             frames, rate = sound.frames, sound.samplerate
             parts = [_stretch(sound, a, b) for a, b in limit.stretches(frames, rate)]
     except soundfile.LibsndfileError as error:
@@ -298,6 +300,13 @@ def _decoded(file: BinaryIO, size: int, limit: Limit) -> tuple[Floats, int, int]
     if not frames:
         raise _BadSoundError("sound file without samples")
     return np.concatenate(parts), rate, frames
+
+
+def _talks(file: BinaryIO) -> bool:
+    """Whether this is an MP3, whose decoder says on standard error what it stumbles on."""
+    head = file.read(3)
+    file.seek(0)
+    return head == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
 
 
 def _stretch(sound: Any, start: int, stop: int) -> Floats:

@@ -146,6 +146,17 @@ def of(folder: Path, point: int, *, language: str, beam: int, writing: transcrip
     return head.eval()
 
 
+def check(folder: Path, language: str) -> None:
+    """Raise what ``of`` would of the tokenizer, before anything is computed.
+
+    Raises:
+        BackboneNotFound: Where a Whisper folder has no tokenizer, or none that knows the language.
+    """
+    config = store.read_config(folder)
+    if config.get("model_type") == "whisper":
+        _settings(folder, config, _tokenizer(folder), language)
+
+
 def _settings(folder: Path, config: dict[str, Any], tokenizer: Any, language: str) -> dict[str, Any]:
     names = ("<|startoftranscript|>", f"<|{language}|>", "<|transcribe|>", "<|notimestamps|>")
     known = [tokenizer.token_to_id(name) for name in names]

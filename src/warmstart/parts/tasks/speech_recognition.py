@@ -148,6 +148,17 @@ class Part:
         """How often each word is said."""
         return dict(Counter(word for t in targets for word in transcripts.text_of(t).split()).most_common())
 
+    def check_body(self, body: Path) -> None:
+        """Raise where the body's own decoder cannot write the language that was asked for.
+
+        Raises:
+            BackboneNotFound: It has no tokenizer, or none that knows the language.
+        """
+        from warmstart.engine import whisper_head
+
+        if self.options.head == "auto":
+            whisper_head.check(body, self.options.language)
+
     def head(self, bench: Workbench, rows: NDArray[np.int64]) -> Any:
         """The body's own CTC layer or decoder, where it has one and may be used, else a fresh head.
 
