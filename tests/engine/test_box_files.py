@@ -113,6 +113,16 @@ def test_coco_that_is_wrong(tmp_path: Path) -> None:
         box_files.read(path, skip_bad=False)
 
 
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_coco_without_one_of_its_keys_is_no_text(key: str, tmp_path: Path) -> None:
+    path = tiny_boxes.write_coco(tmp_path, 4)
+    whole = json.loads(path.read_text())
+    del whole[key]
+    path.write_text(json.dumps(whole))
+    with pytest.raises(FileUnreadable, match=f"no list of objects '{key}'"):
+        box_files.read(path, skip_bad=False)
+
+
 def test_yolo_that_is_wrong(tmp_path: Path) -> None:
     folder = tiny_boxes.write_yolo(tmp_path, 4)
     (folder / "labels" / "0-001.txt").write_text("7 0.5 0.5 0.1 0.1\n")

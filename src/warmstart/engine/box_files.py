@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ def header(path: Path) -> list[str]:
 
 
 def _looks_like_coco(path: Path) -> bool:
-    """Whether a JSON file is one object with COCO's keys; those of a large file may stand behind its first bytes."""
+    """Whether a JSON file is one object with two of COCO's keys, so that reading it says which is missing; those of a large file may stand
+    behind its first bytes."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -118,7 +120,7 @@ def _looks_like_coco(path: Path) -> bool:
             found = head + file.read()
     except OSError:
         return False
-    return all(f'"{key}"'.encode() in found for key in COCO_KEYS[:2])
+    return sum(re.search(rf'"{key}"\s*:'.encode(), found) is not None for key in COCO_KEYS) >= 2
 
 
 def _read_coco(path: Path, skip_bad: bool) -> Table:
