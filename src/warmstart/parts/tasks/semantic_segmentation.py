@@ -23,6 +23,8 @@ from warmstart.engine.masks import Mask
 if TYPE_CHECKING:
     from warmstart.engine.workbench import Workbench
 
+SHOWN = 8
+"""Of values without a name, so many are told one by one."""
 VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore")
 
 
@@ -96,9 +98,31 @@ class Part:
         return None if masks.fits(target, value[0].size) else "a mask of another form than its image"
 
     def pair_notes(self, values: Sequence[Input], targets: Sequence[Mask]) -> list[str]:
-        """How many masks are larger or smaller than their images."""
+        """How many masks are larger or smaller than their images, and which of their values have no name though others have."""
         count = sum(target.size != tuple(value[0].size) for value, target in zip(values, targets, strict=True))
-        return [f"{count} masks have another size than their image, and were fitted to it"] if count else []
+        has, were = ("mask has", "was") if count == 1 else ("masks have", "were")
+        note = [f"{count} {has} another size than {'its' if count == 1 else 'their'} image, and {were} fitted to it"] if count else []
+        return note + self._nameless(targets)
+
+    def _nameless(self, targets: Sequence[Mask]) -> list[str]:
+        """A note of the values that became classes though a file of names, or ``names``, leaves them out."""
+        found: dict[str, list[str]] = {}
+        for mask in targets:
+            for v in mask.values:
+                if (mask.names or self._names) and not self._names.get(v) and v not in mask.names and self._class(mask, v) is not None:
+                    found.setdefault(v, []).append(mask.name)
+        if not found:
+            return []
+        told = [f"{v} (in {len(masks)} mask{'s' * (len(masks) > 1)}, such as {masks[0]})" for v, masks in found.items()]
+        shown = ", ".join(told[:SHOWN]) + (f", and {len(told) - SHOWN} more" if len(told) > SHOWN else "")
+        one = len(found) == 1
+        where = "task.names" if self._names else "the file of names (classes.txt or the like)"
+        ignored = ",".join([v.strip() for v in self.options.ignore.split(",") if v.strip().lower() not in ("", "none")] + list(found))
+        given = f"{len(found)} {'value' if one else 'values'} of masks {'has' if one else 'have'} no name in {where}"
+        became = f"and {'is a class of its' if one else 'are classes of their'} own: {shown}"
+        return [
+            f"{given}, {became}; name {'it' if one else 'them'} there, or leave {'it' if one else 'them'} out: --set task.ignore={ignored}"
+        ]
 
     def labels(self, values: Sequence[Any]) -> tuple[str, ...]:
         """The names of the classes that occur, in the order of their numbers, colours after them.
