@@ -149,10 +149,14 @@ def test_wrong_input_is_named(data: Path, resnet: Path, tmp_path: Path, capsys: 
     folder = tiny_masks.write(tmp_path / "data", 12)
     (folder / "masks" / "0-003.png").unlink()
     said = fails(folder)
-    assert "0-003.png" in said
-    assert "missing" in said
+    assert f"{folder}/masks/0-003.png: no such mask" in said
+    assert "Expected for each image a mask" in said
+    assert f"{folder}/masks/0-003.png: no such mask" in fails(folder, "--task", "semantic-segmentation")
     Image.new("L", (10, 40)).save(folder / "masks" / "0-003.png")
-    assert "0-003.png: a mask of another form than its image" in fails(folder, "--task", "semantic-segmentation")
+    for extra in ((), ("--task", "semantic-segmentation")):
+        said = fails(folder, *extra)
+        assert "0-003.png: a mask of another form than its image: 10 x 40 for 64 x 48" in said
+        assert "Expected for each image a mask with the same ratio of sides" in said
     (folder / "masks" / "0-003.png").write_bytes(b"nothing")
     assert "masks/0-003.png: a mask that is no PNG" in fails(folder, "--task", "semantic-segmentation")
     assert "masks/0-003.png: a mask that is no PNG" in fails(folder)

@@ -168,12 +168,12 @@ def _usable(rows: Examples, task: Task, modality: Modality, recipe: Recipe) -> E
         i, problem = bad[0]
         name = names[i]
         given = f"{rows.source}, row {rows.rows[i]}: {f'{name}: ' if name else ''}{problem}"
-        raise DataError(given, "a label in every row", "correct it, or leave such rows out with --skip-bad")
+        raise DataError(given, getattr(task, "wanted", "a label in every row"), "correct it, or leave such rows out with --skip-bad")
     kept = _take(rows, np.array([i for i, problem in enumerate(problems) if problem is None], dtype=np.int64))
     named = {reason: list(few) for reason, few in rows.named.items()}
     for i, problem in bad:
-        name_few(named, problem, [names[i] or modality.where(rows.inputs[i]) or f"row {rows.rows[i]}"])
-    return replace(kept, left_out=dict(Counter(rows.left_out) + Counter(problem for _, problem in bad)), named=named)
+        name_few(named, examples.counted_as(problem), [names[i] or modality.where(rows.inputs[i]) or f"row {rows.rows[i]}"])
+    return replace(kept, left_out=dict(Counter(rows.left_out) + Counter(examples.counted_as(problem) for _, problem in bad)), named=named)
 
 
 def _split(everything: Examples, test: Examples | None, task: Task, recipe: Recipe) -> tuple[Examples, Examples | None, str]:

@@ -60,6 +60,7 @@ class Part:
     main_metric = "image_iou"
     column_names = ("mask", "masks", "segmentation_mask", "mask_path", "mask_file")
     unknown_name = "pixels of the class"
+    wanted = "for each image a mask with the same ratio of sides, in PNG, TIFF, BMP or GIF, and not void alone"
     rows = 8
     """Images of a training batch."""
     typical = 4
@@ -95,7 +96,10 @@ class Part:
 
     def check_pair(self, value: Input, target: Mask) -> str | None:
         """Why a mask cannot be that of its image."""
-        return None if masks.fits(target, value[0].size) else "a mask of another form than its image"
+        if masks.fits(target, value[0].size):
+            return None
+        given, wanted = (f"{width} x {height}" for width, height in (target.size, value[0].size))
+        return f"a mask of another form than its image: {given} for {wanted}"
 
     def pair_notes(self, values: Sequence[Input], targets: Sequence[Mask]) -> list[str]:
         """How many masks are larger or smaller than their images, and which of their values have no name though others have."""
@@ -113,7 +117,7 @@ class Part:
                     found.setdefault(v, []).append(mask.name)
         if not found:
             return []
-        told = [f"{v} (in {len(masks)} mask{'s' * (len(masks) > 1)}, such as {masks[0]})" for v, masks in found.items()]
+        told = [f"{v} (in {len(names)} mask{'s' * (len(names) > 1)}, such as {names[0]})" for v, names in found.items()]
         shown = ", ".join(told[:SHOWN]) + (f", and {len(told) - SHOWN} more" if len(told) > SHOWN else "")
         one = len(found) == 1
         where = "task.names" if self._names else "the file of names (classes.txt or the like)"
