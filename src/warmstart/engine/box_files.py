@@ -17,6 +17,7 @@ from warmstart.engine.tables import ARROW_SUFFIXES, read_table
 TABLE_SUFFIXES = (".csv", ".tsv", *ARROW_SUFFIXES)
 COCO_KEYS = ("images", "annotations", "categories")
 HEAD_BYTES = 4096
+YOLO_LINE = "five numbers, class cx cy w h as shares of the image, or a class and the corners of a polygon"
 LARGEST_XML = 16 << 20
 NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
 
@@ -134,7 +135,7 @@ def _read_coco(path: Path, skip_bad: bool) -> Table:
     for i, image in enumerate(whole["images"]):
         name = str(image.get("file_name") or "")
         if not name:
-            draft.reject("an image without file_name", f"{path}, images[{i}]")
+            draft.reject("an image without file_name", f"{path}, images[{i}]", "a file_name for each of the images")
             continue
         keys[image.get("id")] = name
         draft.image(name, places.find(name), row=i + 1)
@@ -144,13 +145,15 @@ def _read_coco(path: Path, skip_bad: bool) -> Table:
         key = keys.get(annotation.get("image_id"))
         box = annotation.get("bbox")
         if key is None:
-            draft.reject("a box of an image that is not listed", f"{where}: image_id {annotation.get('image_id')!r}")
+            draft.reject(
+                "a box of an image that is not listed", f"{where}: image_id {annotation.get('image_id')!r}", "the id of one of 'images'"
+            )
         elif annotation.get("category_id") not in names:
-            draft.reject("an unknown category", f"{where}: category_id {annotation.get('category_id')!r}")
+            draft.reject("an unknown category", f"{where}: category_id {annotation.get('category_id')!r}", "the id of one of 'categories'")
         elif annotation.get("iscrowd"):
             crowds += 1
         elif not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
-            draft.reject("a bbox that is not four numbers", f"{where}: {str(box)[:80]}")
+            draft.reject("a bbox that is not four numbers", f"{where}: {str(box)[:80]}", "[x, y, width, height] in pixels")
         else:
             x, y, width, height = box
             draft.box(key, names[annotation["category_id"]], (x, y, x + width, y + height), where)
@@ -204,15 +207,15 @@ def _read_yolo(folder: Path, labels: Path, skip_bad: bool) -> Table:
             name = _yolo_name(cells[0], names)
             corners = _yolo_corners(cells[1:])
             if name is None:
-                draft.reject("an unknown class", f"{where}: {cells[0][:20]!r} of {len(names or ())}")
+                draft.reject("an unknown class", f"{where}: {cells[0][:20]!r}", _yolo_classes(names))
             elif corners is None:
-                draft.reject("a line that is not: class cx cy w h", f"{where}: {' '.join(cells)[:60]!r}")
+                draft.reject("a line that is not: class cx cy w h", f"{where}: {' '.join(cells)[:60]!r}", YOLO_LINE)
             else:
                 draft.box(path.name, name, _scaled(corners, size), where)
     known = {path.stem for path in files}
     for text in sorted(labels.glob("*.txt")):
         if text.stem not in known and text.name not in NAME_FILES:
-            draft.reject("labels of an image that is missing", str(text))
+            draft.reject("labels of an image that is missing", str(text), f"an image of this name in {pictures}")
     if names is None:
         draft.notes.append(f"no {NAME_FILES[0]} or classes.txt names the classes, so their numbers are their names")
     if lone:
@@ -238,6 +241,13 @@ def _yolo_name(cell: str, names: Mapping[int, str] | None) -> str | None:
     except ValueError:
         return None
     return (str(number) if number >= 0 else None) if names is None else names.get(number)
+
+
+def _yolo_classes(names: Mapping[int, str] | None) -> str:
+    """What the first number of a line may be."""
+    if names is None:
+        return "the number of a class: 0, 1, ..."
+    return f"the number of one of the {len(names)} classes that are named, {min(names)} to {max(names)}" if names else "a class with a name"
 
 
 def _yolo_corners(cells: Sequence[str]) -> tuple[float, float, float, float] | None:
@@ -267,12 +277,20 @@ def _yolo_names(folder: Path, labels: Path) -> dict[int, str] | None:
             try:
                 names = (yaml.safe_load(text) or {}).get("names")
             except (yaml.YAMLError, AttributeError) as error:
-                raise FileUnreadable(f"{file}: {str(error).splitlines()[0]}", "names: [first, second]", "correct it") from None
+                raise FileUnreadable(
+                    f"{file}{_line_of(error)}: {str(error).splitlines()[0]}", "names: [first, second]", "correct it"
+                ) from None
             if isinstance(names, list):
                 return {i: str(name) for i, name in enumerate(names)}
             if isinstance(names, dict):
                 return {int(i): str(name) for i, name in names.items() if str(i).isdigit()}
     return None
+
+
+def _line_of(error: Exception) -> str:
+    """``, line 3`` of an error of yaml, where it knows."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    return f", line {mark.line + 1}" if mark is not None else ""
 
 
 # Pascal VOC ---------------------------------------------------------------------------------------------------------------------------
@@ -286,7 +304,7 @@ def _read_voc(files: Sequence[Path], folder: Path, skip_bad: bool) -> Table | No
     for i, path in enumerate(files, 1):
         root = _xml(path)
         if isinstance(root, str):
-            draft.reject(root, str(path))
+            draft.reject(root, str(path), f"a whole XML file of Pascal VOC without entities, of at most {LARGEST_XML >> 20} MiB")
             continue
         if root.tag != "annotation":
             continue

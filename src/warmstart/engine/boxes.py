@@ -59,6 +59,25 @@ def problem(corners: Sequence[Any], size: tuple[int, int] | None) -> str | None:
     return None
 
 
+def wanted(reason: str) -> str:
+    """What ``problem`` expects where it gives this reason."""
+    if reason.startswith("a corner"):
+        return "four finite numbers for the corners of a box"
+    return (
+        "xmin < xmax and ymin < ymax" if reason in ("a box whose minimum is beyond its maximum", "an empty box") else "boxes inside images"
+    )
+
+
+def counted(targets: Sequence[Any]) -> list[str]:
+    """A sentence of how many boxes are in how many images, where the targets are boxes."""
+    given = [target for target in targets if isinstance(target, Boxes)]
+    if not given:
+        return []
+    found, empty = sum(len(boxes.names) for boxes in given), sum(not boxes.names for boxes in given)
+    some = f"{found:,} {'box' if found == 1 else 'boxes'} in {len(given):,} {'image' if len(given) == 1 else 'images'}"
+    return [some + (f", {empty:,} of which {'has' if empty == 1 else 'have'} none" if empty else "")]
+
+
 def overlaps(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """Intersection over union (A, B) of two lists of corners, (A, 4) and (B, 4); 0 for boxes without area."""
     a, b = a[:, None].astype(np.float64), b[None].astype(np.float64)

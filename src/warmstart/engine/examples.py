@@ -12,7 +12,7 @@ from typing import Any
 from warmstart.core import registry
 from warmstart.core.errors import BadOption, ColumnNotFound, DataError, nearest
 from warmstart.core.protocols import Modality, Task
-from warmstart.engine import sources
+from warmstart.engine import boxes, sources
 from warmstart.engine.draft import Table, name_few
 
 SURE_LABEL_NAMES = ("label", "labels", "target", "targets", "class")
@@ -92,7 +92,7 @@ def read_examples(
         table, modality, task, inputs, targets if labelled else None, groups, skip_bad=skip_bad, may_be_empty=may_be_empty
     )
     inferred = [role for role in columns if role not in given]
-    notes = [*table.notes, *modality.notes([inputs[i] for i in kept])]
+    notes = [*table.notes, *modality.notes([inputs[i] for i in kept]), *boxes.counted([targets[i] for i in kept] if targets else ())]
     if inferred:
         notes.append(", ".join(f"{role} = {columns[role]!r}" for role in inferred) + " (inferred; --column overrides)")
     return Examples(
