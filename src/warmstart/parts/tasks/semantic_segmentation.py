@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.core.errors import BadOption, DataError
+from warmstart.core.errors import DataError
 from warmstart.core.protocols import Input
+from warmstart.core.registry import check_ranges
 from warmstart.core.report import Metric
 from warmstart.engine import masks, overlap, statistics
 from warmstart.engine.answers import Files
@@ -66,12 +67,13 @@ class Part:
     typical = 4
 
     def __init__(self, options: Options) -> None:
-        wrong = options.width < 8 or options.width % 8 or options.depth < 0 or not 0 <= options.balance <= 1
-        if wrong or (options.epochs is not None and options.epochs <= 0):
-            given = ", ".join(f"{name} = {getattr(options, name)}" for name in ("width", "depth", "balance", "epochs"))
-            raise BadOption(
-                f"semantic_segmentation: {given}", "a multiple of 8, at least 0, 0 to 1, and more than 0", "correct what is out of range"
-            )
+        wanted = {
+            "width": (options.width >= 8 and options.width % 8 == 0, "a multiple of 8"),
+            "depth": (options.depth >= 0, "at least 0"),
+            "balance": (0 <= options.balance <= 1, "0 to 1"),
+            "epochs": (options.epochs is None or options.epochs > 0, "more than 0"),
+        }
+        check_ranges(self.name, options, wanted)
         self.options = options
         self._void = {*VOID_NAMES, *(part.strip().lower() for part in options.ignore.split(",") if part.strip())}
         self._names = {str(i): name.strip() for i, name in enumerate(options.names.split(","))} if options.names.strip() else {}
