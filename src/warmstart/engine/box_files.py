@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core.errors import DataError, FileUnreadable
+from warmstart.core.words import counted
 from warmstart.engine import images, media
 from warmstart.engine.box_tables import Draft, Places, grouped, is_table_of_boxes
 from warmstart.engine.draft import Table
@@ -158,7 +159,7 @@ def _read_coco(path: Path, skip_bad: bool) -> Table:
             x, y, width, height = box
             draft.box(key, names[annotation["category_id"]], (x, y, x + width, y + height), where)
     if crowds:
-        draft.notes.append(f"{crowds:,} crowds (iscrowd) were left out")
+        draft.notes.append(f"{counted(crowds, 'crowd')} (iscrowd) {'was' if crowds == 1 else 'were'} left out")
     return draft.finish(skip_bad=skip_bad)
 
 
@@ -219,7 +220,7 @@ def _read_yolo(folder: Path, labels: Path, skip_bad: bool) -> Table:
     if names is None:
         draft.notes.append(f"no {NAME_FILES[0]} or classes.txt names the classes, so their numbers are their names")
     if lone:
-        draft.notes.append(f"{lone:,} images have no file of labels: nothing is in them")
+        draft.notes.append(f"{counted(lone, 'image')} without a file of labels: nothing is there")
     return draft.finish(skip_bad=skip_bad)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core.errors import ColumnNotFound, DataError
+from warmstart.core.words import counted
 from warmstart.engine.boxes import Boxes, Corners, problem, wanted
 from warmstart.engine.draft import Table, name_few
 
@@ -84,8 +85,8 @@ class Draft:
             table.columns["label"].append(_boxes(usable, size or (0, 0)))
             table.rows.append(image.row)
         if self.bad and not skip_bad:
-            counted = ", ".join(f"{count:,} {reason}" for reason, count in self.bad.most_common())
-            given = f"{self.first_bad} (of all that is wrong: {counted})" if self.bad.total() > 1 else self.first_bad
+            each = ", ".join(f"{count:,} {reason}" for reason, count in self.bad.most_common())
+            given = f"{self.first_bad} (of all that is wrong: {each})" if self.bad.total() > 1 else self.first_bad
             raise DataError(given, self.wanted, "correct it, or --skip-bad leaves such out")
         found = sum(len(boxes.names) for boxes in table.columns["label"])
         if not found:
@@ -93,7 +94,7 @@ class Draft:
             raise DataError(f"{self.source} has no box that can be used{why}", "images with boxes around objects", "check the labels")
         table.notes.extend(self.notes)
         if twice:
-            table.notes.append(f"{twice:,} boxes that stood there twice were counted once")
+            table.notes.append(f"{counted(twice, 'box', 'boxes')} that stood there twice {'was' if twice == 1 else 'were'} counted once")
         table.left_out.update(self.bad)
         table.named.update(self.named)
         self._carry(table)

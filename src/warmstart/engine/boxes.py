@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from warmstart.core import words
+
 Corners: TypeAlias = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax."""
 
@@ -74,7 +76,7 @@ def counted(targets: Sequence[Any]) -> list[str]:
     if not given:
         return []
     found, empty = sum(len(boxes.names) for boxes in given), sum(not boxes.names for boxes in given)
-    some = f"{found:,} {'box' if found == 1 else 'boxes'} in {len(given):,} {'image' if len(given) == 1 else 'images'}"
+    some = f"{words.counted(found, 'box', 'boxes')} in {words.counted(len(given), 'image')}"
     return [some + (f", {empty:,} of which {'has' if empty == 1 else 'have'} none" if empty else "")]
 
 
