@@ -99,6 +99,12 @@ def test_missing_file(tmp_path: Path) -> None:
         recipes.read(tmp_path / "none.toml", Recipe())
 
 
+@pytest.mark.parametrize(("key", "meant"), [("beam", "'task.beam'"), ("epochs", "'task.epochs' or 'strategy.epochs'"), ("sed", "'seed'")])
+def test_an_option_without_its_family_is_named_with_it(key: str, meant: str) -> None:
+    with pytest.raises(BadOption, match=f"no key '{key}'. Did you mean {meant}\\?"):
+        recipes.with_sets(Recipe(), [f"{key}=3"])
+
+
 @pytest.mark.parametrize("text", ["seed", "=3", "seed=", "sed=3", "strategy.=native", ".head=native", "seed.a=3"])
 def test_bad_sets(text: str) -> None:
     with pytest.raises(BadOption, match="--set"):

@@ -46,6 +46,29 @@ def test_unknown_names_get_the_nearest() -> None:
         registry.parts("backbone")
     with pytest.raises(UnknownPart, match=r"no backbone named 'minilmm'.*Did you mean 'minilm'"):
         registry.module("backbones", "minilmm")
+    with pytest.raises(UnknownPart, match=r"no modality named 'sound'\. Did you mean 'audio'"):
+        registry.module("modalities", "sound")
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "given", "expected"),
+    [
+        ("speech_recognition", {"beam": 0}, "speech_recognition.beam = 0", "at least 1"),
+        ("object_detection", {"width": 7}, "object_detection.width = 7", "a multiple of 8"),
+        ("semantic_segmentation", {"balance": 2}, "semantic_segmentation.balance = 2.0", "0 to 1"),
+        (
+            "speech_recognition",
+            {"beam": 0, "ngrams": -1},
+            "speech_recognition.beam = 0, speech_recognition.ngrams = -1",
+            "beam at least 1, ngrams at least 0",
+        ),
+    ],
+)
+def test_only_what_is_out_of_range_is_named(task: str, options: dict[str, int], given: str, expected: str) -> None:
+    with pytest.raises(BadOption) as raised:
+        registry.create("tasks", task, options=options)
+    assert raised.value.given == given
+    assert raised.value.expected == f"expected {expected}"
 
 
 @pytest.mark.parametrize(

@@ -49,24 +49,25 @@ def test_every_format_says_the_same(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "reason"),
+    ("row", "reason", "wanted"),
     [
-        ("a.png,cat,5,5,4,9", "minimum is beyond its maximum"),
-        ("a.png,cat,5,5,5,9", "an empty box"),
-        ("a.png,cat,-7,5,9,9", "negative corner"),
-        ("a.png,cat,5,5,90,9", "outside its image"),
-        ("a.png,cat,5,nan,9,9", "not finite"),
-        ("a.png,cat,5,x,9,9", "no number"),
-        ("a.png,,5,5,9,9", "without a label"),
-        ("a.png,cat,,5,9,9", "no number"),
-        (",cat,1,5,9,9", "missing image"),
+        ("a.png,cat,5,5,4,9", "minimum is beyond its maximum", "xmin < xmax"),
+        ("a.png,cat,5,5,5,9", "an empty box", "xmin < xmax"),
+        ("a.png,cat,-7,5,9,9", "negative corner", "boxes inside images"),
+        ("a.png,cat,5,5,90,9", "outside its image", "boxes inside images"),
+        ("a.png,cat,5,nan,9,9", "not finite", "four finite numbers"),
+        ("a.png,cat,5,x,9,9", "no number", "four finite numbers"),
+        ("a.png,,5,5,9,9", "without a label", "the name"),
+        ("a.png,cat,,5,9,9", "no number", "four finite numbers"),
+        (",cat,1,5,9,9", "missing image", "the name of an image"),
     ],
 )
-def test_a_wrong_box_is_named_by_file_and_row_or_counted(row: str, reason: str, folder: Path) -> None:
+def test_a_wrong_box_is_named_by_file_and_row_or_counted(row: str, reason: str, wanted: str, folder: Path) -> None:
     path = table(folder, "a.png,cat,1,1,9,9", row)
     with pytest.raises(DataError, match=reason) as raised:
         box_files.read(path, skip_bad=False)
     assert "boxes.csv, line 3" in raised.value.given
+    assert raised.value.expected.startswith(wanted)
     found = box_files.read(path, skip_bad=True)
     assert found is not None
     assert found.columns["label"] == [Boxes(("cat",), ((1.0, 1.0, 9.0, 9.0),), (64, 48))]
@@ -102,7 +103,7 @@ def test_coco_that_is_wrong(tmp_path: Path) -> None:
     whole["annotations"][1]["image_id"] = 99
     whole["annotations"][2]["bbox"] = [1, 2]
     path.write_text(json.dumps(whole))
-    with pytest.raises(DataError, match=r"annotations\[0\]: category_id 99: an unknown category"):
+    with pytest.raises(DataError, match=r"annotations\[0\]: category_id 99: an unknown category.*Expected the id of one of 'categories'"):
         box_files.read(path, skip_bad=False)
     found = box_files.read(path, skip_bad=True)
     assert found is not None
@@ -113,13 +114,23 @@ def test_coco_that_is_wrong(tmp_path: Path) -> None:
         box_files.read(path, skip_bad=False)
 
 
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_coco_without_one_of_its_keys_is_no_text(key: str, tmp_path: Path) -> None:
+    path = tiny_boxes.write_coco(tmp_path, 4)
+    whole = json.loads(path.read_text())
+    del whole[key]
+    path.write_text(json.dumps(whole))
+    with pytest.raises(FileUnreadable, match=f"no list of objects '{key}'"):
+        box_files.read(path, skip_bad=False)
+
+
 def test_yolo_that_is_wrong(tmp_path: Path) -> None:
     folder = tiny_boxes.write_yolo(tmp_path, 4)
     (folder / "labels" / "0-001.txt").write_text("7 0.5 0.5 0.1 0.1\n")
-    with pytest.raises(DataError, match=r"0-001.txt, line 1.*unknown class"):
+    with pytest.raises(DataError, match=r"0-001.txt, line 1.*unknown class.*Expected the number of one of the 2 classes .*0 to 1"):
         box_files.read(folder, skip_bad=False)
     (folder / "labels" / "0-001.txt").write_text("0 0.5 0.5 0.1\n")
-    with pytest.raises(DataError, match="class cx cy w h"):
+    with pytest.raises(DataError, match="Expected five numbers, class cx cy w h"):
         box_files.read(folder, skip_bad=False)
     (folder / "labels" / "0-001.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n")  # a polygon
     (folder / "labels" / "lost.txt").write_text("0 0.5 0.5 0.1 0.1\n")
@@ -130,6 +141,13 @@ def test_yolo_that_is_wrong(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.columns["label"][1].corners, [[6.4, 4.8, 32, 24]], atol=1e-4)
 
 
+def test_damaged_names_of_yolo_are_named_with_their_line(tmp_path: Path) -> None:
+    folder = tiny_boxes.write_yolo(tmp_path, 4)
+    (folder / "data.yaml").write_text("path: here\nnames: {0: cat\n1: dog\n")
+    with pytest.raises(FileUnreadable, match=r"data.yaml, line [34]: while parsing"):
+        box_files.read(folder, skip_bad=False)
+
+
 def test_xml_with_entities_is_not_read(tmp_path: Path) -> None:
     folder = tiny_boxes.write_voc(tmp_path, 4)
     bomb = '<!DOCTYPE a [<!ENTITY b "bbb"><!ENTITY c "&b;&b;">]><annotation><filename>&c;</filename></annotation>'
@@ -137,7 +155,7 @@ def test_xml_with_entities_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="entities"):
         box_files.read(folder, skip_bad=False)
     (folder / "Annotations" / "0-001.xml").write_text("<annotation>")
-    with pytest.raises(DataError, match="damaged XML"):
+    with pytest.raises(DataError, match=r"damaged XML.*Expected a whole XML file"):
         box_files.read(folder, skip_bad=False)
 
 

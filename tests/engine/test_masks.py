@@ -107,8 +107,8 @@ def test_folders_of_the_same_stems(images: str, folder: str, source: str, tmp_pa
     assert table is not None
     assert len(table.columns["image"]) == 3
     found = table.columns["mask"]
-    assert sum(value is None for value in found) == 1
-    mask = next(value for value in found if value is not None)
+    assert sum(mask.problem == "no such mask" for mask in found) == 1
+    mask = next(value for value in found if not value.problem)
     assert mask.names == {"0": "sky", "1": "ground", "2": "box"}
     assert "ground" in str(mask)
 

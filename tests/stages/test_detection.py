@@ -106,6 +106,16 @@ def test_a_head_on_frozen_maps_finds_objects(data: Path, resnet: Path, tmp_path:
     assert len(report) < 2_000_000
 
 
+def test_boxes_are_counted_that_are_used(tmp_path: Path) -> None:
+    table = tiny_boxes.write_table(tmp_path, 24)
+    with table.open("a") as file:
+        file.write("lost.png,red,1,1,9,9\nlost.png,red,2,2,9,9\n")
+    warmstart.adapt(table, backbone="none", strategy="majority", out=tmp_path / "model", skip_bad=True)
+    warnings = json.loads((tmp_path / "model" / "report.json").read_text())["warnings"]
+    assert any(" in 24 images" in warning for warning in warnings)
+    assert any("1 row of" in warning and "no such file" in warning for warning in warnings)
+
+
 def test_the_best_constant_answer_needs_no_body(data: Path, tmp_path: Path) -> None:
     found = warmstart.adapt(data / "train.csv", test=data / "test.csv", out=tmp_path / "model", strategy="majority", budget="1m")
     boxes = found.predict([np.zeros((48, 64, 3), np.uint8)])[0]["prediction"]

@@ -149,10 +149,14 @@ def test_wrong_input_is_named(data: Path, resnet: Path, tmp_path: Path, capsys: 
     folder = tiny_masks.write(tmp_path / "data", 12)
     (folder / "masks" / "0-003.png").unlink()
     said = fails(folder)
-    assert "0-003.png" in said
-    assert "missing" in said
+    assert f"{folder}/masks/0-003.png: no such mask" in said
+    assert "Expected for each image a mask" in said
+    assert f"{folder}/masks/0-003.png: no such mask" in fails(folder, "--task", "semantic-segmentation")
     Image.new("L", (10, 40)).save(folder / "masks" / "0-003.png")
-    assert "0-003.png: a mask of another form than its image" in fails(folder, "--task", "semantic-segmentation")
+    for extra in ((), ("--task", "semantic-segmentation")):
+        said = fails(folder, *extra)
+        assert "0-003.png: a mask of another form than its image: 10 x 40 for 64 x 48" in said
+        assert "Expected for each image a mask with the same ratio of sides" in said
     (folder / "masks" / "0-003.png").write_bytes(b"nothing")
     assert "masks/0-003.png: a mask that is no PNG" in fails(folder, "--task", "semantic-segmentation")
     assert "masks/0-003.png: a mask that is no PNG" in fails(folder)
@@ -170,12 +174,38 @@ def test_bad_rows_are_left_out_and_unknown_classes_told(data: Path, tmp_path: Pa
     report = warmstart.adapt(str(folder), backbone="none", strategy="majority", out=str(tmp_path / "model"), skip_bad=True)
     assert report.task.name == "semantic_segmentation"
     warnings = json.loads((tmp_path / "model" / "report.json").read_text())["warnings"]
-    assert "1 masks have another size than their image, and were fitted to it" in warnings
+    assert "1 mask has another size than its image, and was fitted to it" in warnings
     other = tiny_masks.write(tmp_path / "other", 3, names=False)
     (other / "classes.txt").write_text("sky\nground\ntree\n")
     assert cli.main(["evaluate", str(tmp_path / "model"), str(other), "--out", str(tmp_path / "report"), "--quiet"]) == 0
     told = json.loads((tmp_path / "report" / "report.json").read_text())
     assert any("pixels of the class 'tree', which" in warning for warning in told["warnings"])
+
+
+def test_values_without_a_name_are_told_and_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny_masks.write(tmp_path / "data", 12, names=False)
+    colours = np.array([[128, 128, 128], [128, 0, 0], [64, 192, 171]], np.uint8)
+    for path in (folder / "masks").iterdir():
+        with Image.open(path) as mask:
+            cells = np.minimum(np.asarray(mask), 1 if path.stem < "0-009" else 2)
+        Image.fromarray(colours[cells]).save(path)
+    (folder / "classes.txt").write_text("128 128 128 sky\n128 0 0 ground\n")
+
+    def adapted_with(*extra: str) -> tuple[list[str], tuple[str, ...]]:
+        given = ["adapt", str(folder), "--backbone", "none", "--strategy", "majority", "--out", str(tmp_path / "model"), "--force"]
+        assert cli.main([*given, *extra]) == 0
+        return json.loads((tmp_path / "model" / "report.json").read_text())["warnings"], Card.read(tmp_path / "model").labels
+
+    warnings, labels = adapted_with()
+    note = next(warning for warning in warnings if "no name" in warning)
+    assert "1 value of masks has no name" in note
+    assert "#40c0ab (in 3 masks, such as " in note
+    assert "0-009.png" in note
+    assert note in capsys.readouterr().err
+    assert set(labels) == {"sky", "ground", "#40c0ab"}
+    warnings, labels = adapted_with(*note[note.index("--set") :].split())
+    assert not any("no name" in warning for warning in warnings)
+    assert set(labels) == {"sky", "ground"}
 
 
 def test_a_table_named_by_hand(data: Path, tmp_path: Path) -> None:

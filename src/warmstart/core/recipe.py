@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from warmstart.core.errors import BadOption, FileNotFound, nearest
-from warmstart.core.registry import convert
+from warmstart.core.registry import convert, parts
 
 FAMILIES = ("modality", "backbone", "task", "strategy", "objective")
 """Families whose chosen part takes options from the recipe: tables in TOML, ``--set strategy.head=native`` on a command line."""
@@ -196,7 +196,11 @@ def with_values(recipe: AnyRecipe, values: Mapping[str, Any], where: str = "") -
         key = "start" if given_key == "from" and "start" in types else given_key
         if key not in types:
             known = [name for name in types if name not in ("options", "plan")]
-            raise BadOption(f"{where}no key {key!r}.{nearest(key, known)}", f"known: {', '.join(known)}", "correct the key")
+            raise BadOption(
+                f"{where}no key {key!r}.{_options_named(key, families) or nearest(key, known)}",
+                f"known: {', '.join(known)}",
+                "correct the key",
+            )
         if key == "options":
             for family, given in _table(value, where + key).items():
                 options[_family(family, families, where)] = {**options.get(family, {}), **_table(given, f"{where}{key}.{family}")}
@@ -214,6 +218,13 @@ def with_values(recipe: AnyRecipe, values: Mapping[str, Any], where: str = "") -
         return dataclasses.replace(recipe, **changed, options=options)
     except BadOption as error:
         raise BadOption(where + error.given, error.expected, error.do) from None
+
+
+def _options_named(key: str, families: Iterable[str]) -> str:
+    """`` Did you mean 'task.beam'?`` where parts of these families have an option of exactly this name, else an empty string."""
+    plural = {"modality": "modalities", "strategy": "strategies"}
+    found = [f for f in families if any(key == option.name for part in parts(plural.get(f, f"{f}s")).values() for option in part.options)]
+    return f" Did you mean {' or '.join(repr(f'{family}.{key}') for family in found)}?" if found else ""
 
 
 def _value(recipe: Recipe | PretrainRecipe, key: str, value: Any, type_name: str, where: str) -> Any:

@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -75,9 +76,18 @@ def module(family: str, name: str) -> Any:
     if name not in known:
         singular = {"strategies": "strategy", "modalities": "modality"}.get(family, family.removesuffix("s"))
         raise UnknownPart(
-            f"no {singular} named {name!r}.{nearest(name, known)}", f"known: {', '.join(known)}", f"see: warmstart parts {family}"
+            f"no {singular} named {name!r}.{nearest(name, known) or _meant(name, known)}",
+            f"known: {', '.join(known)}",
+            f"see: warmstart parts {family}",
         )
     return importlib.import_module(known[name].module)
+
+
+def _meant(word: str, known: Mapping[str, PartHelp]) -> str:
+    """`` Did you mean 'audio'?`` for ``sound``, the first word of what is said of that part; else an empty string."""
+    plain = word.strip().lower().removesuffix("s")
+    found = [name for name, part in known.items() if re.split(r"\W", part.help.lower())[0].removesuffix("s") == plain]
+    return f" Did you mean {found[0]!r}?" if found and plain else ""
 
 
 def spelled(family: str, name: str) -> str:
@@ -141,6 +151,19 @@ def convert(value: Any, type_name: str, where: str) -> Any:
     except (KeyError, ValueError):
         pass
     raise BadOption(f"{where} = {value!r}", f"expected {type_name}", "correct the value")
+
+
+def check_ranges(part: str, options: Any, wanted: Mapping[str, tuple[bool, str]]) -> None:
+    """``wanted`` maps an option to whether its value will do, and to what is expected of it.
+
+    Raises:
+        BadOption: One will not do; names those alone.
+    """
+    wrong = {name: expected for name, (fine, expected) in wanted.items() if not fine}
+    if wrong:
+        given = ", ".join(f"{part}.{name} = {getattr(options, name)}" for name in wrong)
+        expected = next(iter(wrong.values())) if len(wrong) == 1 else ", ".join(f"{name} {text}" for name, text in wrong.items())
+        raise BadOption(given, f"expected {expected}", "correct the value" + "s" * (len(wrong) > 1))
 
 
 def _read(family: str, name: str, module_name: str) -> PartHelp:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from warmstart.core.words import counted
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -262,7 +264,7 @@ class PretrainReport:
     def as_text(self) -> str:
         """The report as a person reads it on a terminal."""
         lines = [
-            f"{self.objective}: {self.parameters:,} parameters, {self.steps:,} steps, {self.count:,} {self.unit}"
+            f"{self.objective}: {self.parameters:,} parameters, {counted(self.steps, 'step')}, {self.count:,} {self.unit}"
             f" in {self.training_seconds:.0f} s ({self.per_second:,.0f} {self.unit}/s)"
         ]
         lines += [f"  {name:<27} {show(m)}" for name, m in self.metrics.items()]

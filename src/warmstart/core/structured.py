@@ -27,7 +27,7 @@ class StructuredTask(Protocol):
     ``epochs(n_train)`` and ``head_epochs(n_train)`` (passes over the training rows with the body, and of a head alone);
     ``confidence(compact) -> (N,)``; ``speed(seconds, values) -> dict[str, Metric]``; ``figure(value, target, compact, labels) -> str``
     (HTML for the report, its texts escaped); ``check_pair(value, target)`` (why a usable input and a usable target do not belong together);
-    ``pair_notes(values, targets)`` (what is odd of pairs that are used);
+    ``pair_notes(values, targets)`` (what is odd of pairs that are used); ``wanted`` (what is expected of raw targets, for errors);
     ``pieces(value)`` with ``rejoined(compact, counts)`` (long inputs are answered piece by piece), and ``modality_options`` that a model is
     asked with where the user gave no others; ``confusion(compact, targets, labels) -> (names, counts)``;
     ``typical`` (how many middling answers the report shows after the worst);

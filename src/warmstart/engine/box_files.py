@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from warmstart.core.errors import DataError, FileUnreadable
+from warmstart.core.words import counted
 from warmstart.engine import images, media
 from warmstart.engine.box_tables import Draft, Places, grouped, is_table_of_boxes
 from warmstart.engine.draft import Table
@@ -16,6 +18,7 @@ from warmstart.engine.tables import ARROW_SUFFIXES, read_table
 TABLE_SUFFIXES = (".csv", ".tsv", *ARROW_SUFFIXES)
 COCO_KEYS = ("images", "annotations", "categories")
 HEAD_BYTES = 4096
+YOLO_LINE = "five numbers, class cx cy w h as shares of the image, or a class and the corners of a polygon"
 LARGEST_XML = 16 << 20
 NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
 
@@ -109,7 +112,8 @@ def header(path: Path) -> list[str]:
 
 
 def _looks_like_coco(path: Path) -> bool:
-    """Whether a JSON file is one object with COCO's keys; those of a large file may stand behind its first bytes."""
+    """Whether a JSON file is one object with two of COCO's keys, so that reading it says which is missing; those of a large file may stand
+    behind its first bytes."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -118,7 +122,7 @@ def _looks_like_coco(path: Path) -> bool:
             found = head + file.read()
     except OSError:
         return False
-    return all(f'"{key}"'.encode() in found for key in COCO_KEYS[:2])
+    return sum(re.search(rf'"{key}"\s*:'.encode(), found) is not None for key in COCO_KEYS) >= 2
 
 
 def _read_coco(path: Path, skip_bad: bool) -> Table:
@@ -132,7 +136,7 @@ def _read_coco(path: Path, skip_bad: bool) -> Table:
     for i, image in enumerate(whole["images"]):
         name = str(image.get("file_name") or "")
         if not name:
-            draft.reject("an image without file_name", f"{path}, images[{i}]")
+            draft.reject("an image without file_name", f"{path}, images[{i}]", "a file_name for each of the images")
             continue
         keys[image.get("id")] = name
         draft.image(name, places.find(name), row=i + 1)
@@ -142,18 +146,20 @@ def _read_coco(path: Path, skip_bad: bool) -> Table:
         key = keys.get(annotation.get("image_id"))
         box = annotation.get("bbox")
         if key is None:
-            draft.reject("a box of an image that is not listed", f"{where}: image_id {annotation.get('image_id')!r}")
+            draft.reject(
+                "a box of an image that is not listed", f"{where}: image_id {annotation.get('image_id')!r}", "the id of one of 'images'"
+            )
         elif annotation.get("category_id") not in names:
-            draft.reject("an unknown category", f"{where}: category_id {annotation.get('category_id')!r}")
+            draft.reject("an unknown category", f"{where}: category_id {annotation.get('category_id')!r}", "the id of one of 'categories'")
         elif annotation.get("iscrowd"):
             crowds += 1
         elif not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
-            draft.reject("a bbox that is not four numbers", f"{where}: {str(box)[:80]}")
+            draft.reject("a bbox that is not four numbers", f"{where}: {str(box)[:80]}", "[x, y, width, height] in pixels")
         else:
             x, y, width, height = box
             draft.box(key, names[annotation["category_id"]], (x, y, x + width, y + height), where)
     if crowds:
-        draft.notes.append(f"{crowds:,} crowds (iscrowd) were left out")
+        draft.notes.append(f"{counted(crowds, 'crowd')} (iscrowd) {'was' if crowds == 1 else 'were'} left out")
     return draft.finish(skip_bad=skip_bad)
 
 
@@ -202,19 +208,19 @@ def _read_yolo(folder: Path, labels: Path, skip_bad: bool) -> Table:
             name = _yolo_name(cells[0], names)
             corners = _yolo_corners(cells[1:])
             if name is None:
-                draft.reject("an unknown class", f"{where}: {cells[0][:20]!r} of {len(names or ())}")
+                draft.reject("an unknown class", f"{where}: {cells[0][:20]!r}", _yolo_classes(names))
             elif corners is None:
-                draft.reject("a line that is not: class cx cy w h", f"{where}: {' '.join(cells)[:60]!r}")
+                draft.reject("a line that is not: class cx cy w h", f"{where}: {' '.join(cells)[:60]!r}", YOLO_LINE)
             else:
                 draft.box(path.name, name, _scaled(corners, size), where)
     known = {path.stem for path in files}
     for text in sorted(labels.glob("*.txt")):
         if text.stem not in known and text.name not in NAME_FILES:
-            draft.reject("labels of an image that is missing", str(text))
+            draft.reject("labels of an image that is missing", str(text), f"an image of this name in {pictures}")
     if names is None:
         draft.notes.append(f"no {NAME_FILES[0]} or classes.txt names the classes, so their numbers are their names")
     if lone:
-        draft.notes.append(f"{lone:,} images have no file of labels: nothing is in them")
+        draft.notes.append(f"{counted(lone, 'image')} without a file of labels: nothing is there")
     return draft.finish(skip_bad=skip_bad)
 
 
@@ -236,6 +242,13 @@ def _yolo_name(cell: str, names: Mapping[int, str] | None) -> str | None:
     except ValueError:
         return None
     return (str(number) if number >= 0 else None) if names is None else names.get(number)
+
+
+def _yolo_classes(names: Mapping[int, str] | None) -> str:
+    """What the first number of a line may be."""
+    if names is None:
+        return "the number of a class: 0, 1, ..."
+    return f"the number of one of the {len(names)} classes that are named, {min(names)} to {max(names)}" if names else "a class with a name"
 
 
 def _yolo_corners(cells: Sequence[str]) -> tuple[float, float, float, float] | None:
@@ -265,12 +278,20 @@ def _yolo_names(folder: Path, labels: Path) -> dict[int, str] | None:
             try:
                 names = (yaml.safe_load(text) or {}).get("names")
             except (yaml.YAMLError, AttributeError) as error:
-                raise FileUnreadable(f"{file}: {str(error).splitlines()[0]}", "names: [first, second]", "correct it") from None
+                raise FileUnreadable(
+                    f"{file}{_line_of(error)}: {str(error).splitlines()[0]}", "names: [first, second]", "correct it"
+                ) from None
             if isinstance(names, list):
                 return {i: str(name) for i, name in enumerate(names)}
             if isinstance(names, dict):
                 return {int(i): str(name) for i, name in names.items() if str(i).isdigit()}
     return None
+
+
+def _line_of(error: Exception) -> str:
+    """``, line 3`` of an error of yaml, where it knows."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    return f", line {mark.line + 1}" if mark is not None else ""
 
 
 # Pascal VOC ---------------------------------------------------------------------------------------------------------------------------
@@ -284,7 +305,7 @@ def _read_voc(files: Sequence[Path], folder: Path, skip_bad: bool) -> Table | No
     for i, path in enumerate(files, 1):
         root = _xml(path)
         if isinstance(root, str):
-            draft.reject(root, str(path))
+            draft.reject(root, str(path), f"a whole XML file of Pascal VOC without entities, of at most {LARGEST_XML >> 20} MiB")
             continue
         if root.tag != "annotation":
             continue

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core.errors import ColumnNotFound, DataError
-from warmstart.engine.boxes import Boxes, Corners, problem
+from warmstart.core.words import counted
+from warmstart.engine.boxes import Boxes, Corners, problem, wanted
 from warmstart.engine.draft import Table, name_few
 
 CORNER_NAMES = (("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"), ("x1", "y1", "x2", "y2"))
 IMAGE_NAMES = ("image", "file_name", "filename", "file", "path", "image_path", "filepath", "image_id")
+NO_LABEL = "a box without a label"
 LABEL_NAMES = ("label", "class", "name", "category", "class_name", "target")
 PLACES = ("", "images", "JPEGImages", "img", "imgs", "../images", "../JPEGImages")
 """Where images lie, seen from the file of their boxes."""
@@ -41,6 +43,7 @@ class Draft:
     images: dict[str, _Image] = field(default_factory=dict)
     bad: Counter[str] = field(default_factory=Counter)
     first_bad: str = ""
+    wanted: str = ""
     named: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -55,8 +58,9 @@ class Draft:
         image.corners.append(corners)
         image.where.append(where)
 
-    def reject(self, reason: str, where: str) -> None:
-        """Count something that cannot be used."""
+    def reject(self, reason: str, where: str, wanted: str) -> None:
+        """Count something that cannot be used; ``wanted`` says what should stand there."""
+        self.wanted = self.wanted or wanted
         self.first_bad = self.first_bad or f"{where}: {reason}"
         self.bad[reason] += 1
         name_few(self.named, reason, [where])
@@ -81,19 +85,16 @@ class Draft:
             table.columns["label"].append(_boxes(usable, size or (0, 0)))
             table.rows.append(image.row)
         if self.bad and not skip_bad:
-            counted = ", ".join(f"{count:,} {reason}" for reason, count in self.bad.most_common())
-            raise DataError(
-                f"{self.first_bad} (of all boxes: {counted})", "boxes inside images", "correct it, or --skip-bad leaves such out"
-            )
+            each = ", ".join(f"{count:,} {reason}" for reason, count in self.bad.most_common())
+            given = f"{self.first_bad} (of all that is wrong: {each})" if self.bad.total() > 1 else self.first_bad
+            raise DataError(given, self.wanted, "correct it, or --skip-bad leaves such out")
         found = sum(len(boxes.names) for boxes in table.columns["label"])
         if not found:
             why = f": {self.first_bad}" if self.first_bad else ""
             raise DataError(f"{self.source} has no box that can be used{why}", "images with boxes around objects", "check the labels")
-        empty = sum(not boxes.names for boxes in table.columns["label"])
         table.notes.extend(self.notes)
-        table.notes.append(f"{found:,} boxes in {len(table.rows):,} images" + (f", {empty:,} of which have none" if empty else ""))
         if twice:
-            table.notes.append(f"{twice:,} boxes that stood there twice were counted once")
+            table.notes.append(f"{counted(twice, 'box', 'boxes')} that stood there twice {'was' if twice == 1 else 'were'} counted once")
         table.left_out.update(self.bad)
         table.named.update(self.named)
         self._carry(table)
@@ -104,10 +105,13 @@ class Draft:
         found: dict[tuple[str, Corners], None] = {}
         good = 0
         for name, corners, where in zip(image.names, image.corners, image.where, strict=True):
-            reason = problem(corners, size) if str(name).strip() else "a box without a label"
+            reason = problem(corners, size) if str(name).strip() else NO_LABEL
             if reason is not None:
                 shown = ", ".join(str(v) for v in corners)
-                self.reject(reason, f"{where}: [{shown}]" + (f" in an image of {size[0]} x {size[1]}" if size else ""))
+                inside = f" in an image of {size[0]} x {size[1]}" if size else ""
+                self.reject(
+                    reason, f"{where}: [{shown}]{inside}", "the name of what is in every box" if reason == NO_LABEL else wanted(reason)
+                )
                 continue
             good += 1
             found.setdefault((str(name).strip(), _cut(corners, size)), None)
@@ -157,7 +161,7 @@ def grouped(table: Table, folder: Path, *, skip_bad: bool) -> Table:
         where = f"{table.source}, {table.unit} {row}"
         name = str(table.columns[image][i] or "").strip()
         if not name:
-            draft.reject("missing image", where)
+            draft.reject("missing image", where, "the name of an image in every row")
             continue
         found = draft.images.get(name) or draft.image(name, places.find(name), row=row)
         for other in others:

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from warmstart.core import words
+
 Corners: TypeAlias = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax."""
 
@@ -57,6 +59,25 @@ def problem(corners: Sequence[Any], size: tuple[int, int] | None) -> str | None:
     if size is not None and (min(xmax, size[0]) <= max(xmin, 0) or min(ymax, size[1]) <= max(ymin, 0)):
         return "a box outside its image"
     return None
+
+
+def wanted(reason: str) -> str:
+    """What ``problem`` expects where it gives this reason."""
+    if reason.startswith("a corner"):
+        return "four finite numbers for the corners of a box"
+    return (
+        "xmin < xmax and ymin < ymax" if reason in ("a box whose minimum is beyond its maximum", "an empty box") else "boxes inside images"
+    )
+
+
+def counted(targets: Sequence[Any]) -> list[str]:
+    """A sentence of how many boxes are in how many images, where the targets are boxes."""
+    given = [target for target in targets if isinstance(target, Boxes)]
+    if not given:
+        return []
+    found, empty = sum(len(boxes.names) for boxes in given), sum(not boxes.names for boxes in given)
+    some = f"{words.counted(found, 'box', 'boxes')} in {words.counted(len(given), 'image')}"
+    return [some + (f", {empty:,} of which {'has' if empty == 1 else 'have'} none" if empty else "")]
 
 
 def overlaps(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:

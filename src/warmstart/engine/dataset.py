@@ -17,6 +17,7 @@ from warmstart.core.errors import BadOption, DataError
 from warmstart.core.protocols import Modality, Task
 from warmstart.core.recipe import Recipe
 from warmstart.core.report import DataSummary
+from warmstart.core.words import counted
 from warmstart.engine import answers, balance, examples, splits, variants
 from warmstart.engine.draft import left_out_notes, name_few
 from warmstart.engine.examples import Examples
@@ -170,12 +171,12 @@ def _usable(rows: Examples, task: Task, modality: Modality, recipe: Recipe) -> E
         i, problem = bad[0]
         name = names[i]
         given = f"{rows.source}, row {rows.rows[i]}: {f'{name}: ' if name else ''}{problem}"
-        raise DataError(given, "a label in every row", "correct it, or leave such rows out with --skip-bad")
+        raise DataError(given, getattr(task, "wanted", "a label in every row"), "correct it, or leave such rows out with --skip-bad")
     kept = _take(rows, np.array([i for i, problem in enumerate(problems) if problem is None], dtype=np.int64))
     named = {reason: list(few) for reason, few in rows.named.items()}
     for i, problem in bad:
-        name_few(named, problem, [names[i] or modality.where(rows.inputs[i]) or f"row {rows.rows[i]}"])
-    return replace(kept, left_out=dict(Counter(rows.left_out) + Counter(problem for _, problem in bad)), named=named)
+        name_few(named, examples.counted_as(problem), [names[i] or modality.where(rows.inputs[i]) or f"row {rows.rows[i]}"])
+    return replace(kept, left_out=dict(Counter(rows.left_out) + Counter(examples.counted_as(problem) for _, problem in bad)), named=named)
 
 
 def _split(everything: Examples, test: Examples | None, task: Task, recipe: Recipe) -> tuple[Examples, Examples | None, str]:
@@ -213,7 +214,9 @@ def _warnings(train: Examples, test: Examples | None, task: Task, labels: Sequen
         single = [label for label, count in zip(labels, counts, strict=True) if count == 1]
     if single:
         shown = ", ".join(repr(s) for s in single[:5]) + (", ..." if len(single) > 5 else "")
-        found.append(f"{len(single)} labels have a single training row, which is never held out, so nothing is known of them: {shown}")
+        have, them = ("has", "it") if len(single) == 1 else ("have", "them")
+        of = f"{counted(len(single), 'label')} {have} a single training row, which is never held out"
+        found.append(f"{of}, so nothing is known of {them}: {shown}")
     if note := task.balance_note(coded, labels) if hasattr(task, "balance_note") else "":
         found.append(note)
     if test is not None:
@@ -221,8 +224,10 @@ def _warnings(train: Examples, test: Examples | None, task: Task, labels: Sequen
         unknown = task.unknown(test.targets or [], labels)
         if unknown:
             shown = ", ".join(f"{label!r} ({count})" for label, count in list(unknown.items())[:5]) + (", ..." if len(unknown) > 5 else "")
-            what = getattr(task, "unknown_name", "labels")
-            found.append(f"{sum(unknown.values())} test rows carry {what} that no training row has, and count as errors: {shown}")
+            what, count = getattr(task, "unknown_name", "labels"), sum(unknown.values())
+            rows = f"{count} test {'row carries' if count == 1 else 'rows carry'}"
+            ends = "counts as an error" if count == 1 else "count as errors"
+            found.append(f"{rows} {what} that no training row has, and {ends}: {shown}")
     return found
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from warmstart.core.report import Metric
+from warmstart.core.words import counted
 from warmstart.engine import bodies, dbn_settings, dial, mosaic, pixels, rbm, rbm_likelihood, statistics
 from warmstart.engine.dbn import AT_ONCE, DeepBelief
 from warmstart.engine.learner import Group, Phase, Picture, Plan, Setting
@@ -94,7 +95,7 @@ class Belief:
             count=sum(phase.steps * self.order.batch * self._steps_in(i) for i, phase in enumerate(phases)),
             seconds=sum(p.steps * self._steps_in(i) * self.settings["step_seconds"][i] for i, p in enumerate(phases)),
             memory_bytes=self._memory(),
-            notes=tuple(f"{phase.name}: {phase.steps:,} steps" for phase in phases) if len(phases) > 1 else (),
+            notes=tuple(f"{phase.name}: {counted(phase.steps, 'step')}" for phase in phases) if len(phases) > 1 else (),
         )
 
     # Phases ---------------------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 from warmstart.core import registry
 from warmstart.core.errors import BadOption, ColumnNotFound, DataError, nearest
 from warmstart.core.protocols import Modality, Task
-from warmstart.engine import sources
+from warmstart.engine import boxes, sources
 from warmstart.engine.draft import Table, name_few
 
 SURE_LABEL_NAMES = ("label", "labels", "target", "targets", "class")
@@ -21,6 +21,7 @@ LIKELY_LABEL_NAMES = (
     *("tag", "tags", "y", "output", "gold", "gold_label", "label_text", "language", "spam", "toxic", "stance", "relation"),
 )
 MAX_LISTED = 20
+NO_GROUP = "missing group"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def read_examples(
         table, modality, task, inputs, targets if labelled else None, groups, skip_bad=skip_bad, may_be_empty=may_be_empty
     )
     inferred = [role for role in columns if role not in given]
-    notes = [*table.notes, *modality.notes([inputs[i] for i in kept])]
+    notes = [*table.notes, *modality.notes([inputs[i] for i in kept]), *boxes.counted([targets[i] for i in kept] if targets else ())]
     if inferred:
         notes.append(", ".join(f"{role} = {columns[role]!r}" for role in inferred) + " (inferred; --column overrides)")
     return Examples(
@@ -212,7 +213,7 @@ def _usable(
     kept: list[int] = []
     named = {reason: list(names) for reason, names in table.named.items()}
     reasons: Counter[str] = Counter()
-    first_bad = ""
+    first_bad = wanted = ""
     check_label = task.check if task is not None else _missing
     check_pair = getattr(task, "check_pair", None)
     for i, value in enumerate(inputs):
@@ -222,22 +223,29 @@ def _usable(
             if reason is None and check_pair is not None:
                 reason = check_pair(value, targets[i])
         if reason is None and groups is not None and _missing(groups[i]):
-            reason = "missing group"
+            reason = NO_GROUP
         if reason is None:
             kept.append(i)
             continue
-        bad_target = getattr(targets[i], "name", "") if targets is not None and modality.check(value) is None else ""
+        of_label = targets is not None and modality.check(value) is None
+        bad_target = getattr(targets[i], "name", "") if of_label and targets is not None else ""
         where = bad_target or modality.where(value)
         first_bad = first_bad or f"{table.source}, {table.unit} {table.rows[i]}: {where and f'{where}: '}{reason}"
-        reasons[reason] += 1
-        name_few(named, reason, [where or f"{table.unit} {table.rows[i]}"])
+        wanted = wanted or (getattr(task, "wanted", "") if of_label and reason != NO_GROUP else "") or "usable rows"
+        reasons[counted_as(reason)] += 1
+        name_few(named, counted_as(reason), [where or f"{table.unit} {table.rows[i]}"])
     if reasons and (not skip_bad or not (kept or may_be_empty)):
         counted = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         advice = "correct them, or leave such rows out with --skip-bad" if kept else "check which columns were read: --column ROLE=NAME"
         if len(inputs) == 1 and modality.where(inputs[0]) and modality.check(inputs[0]):
             advice = "give a file that can be read"
-        raise DataError(f"{first_bad} (of {len(inputs):,} rows: {counted})", "usable rows", advice)
+        raise DataError(f"{first_bad} (of {len(inputs):,} rows: {counted})", wanted, advice)
     return kept, dict(Counter(table.left_out) + reasons), named
+
+
+def counted_as(reason: str) -> str:
+    """What rows that are bad for a reason are counted by: what stands behind its colon is of one row alone."""
+    return reason.partition(": ")[0]
 
 
 def _missing(label: Any) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from warmstart.core.words import counted
 from warmstart.engine import (
     answers,
     contrast,
@@ -195,7 +196,7 @@ def learn(bench: Workbench, net: Network, train: NDArray[np.int64], job: Job, *,
             job=job,
             by_batch=anew,
         )
-        note = f"{done.steps} steps"
+        note = counted(done.steps, "step")
     return trained_parameters + head_size(net), note
 
 

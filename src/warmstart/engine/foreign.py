@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from warmstart.core.errors import BackboneNotFound, MissingLibrary
+from warmstart.core.words import shortened
 from warmstart.engine.store import replacing
 
 
@@ -31,7 +32,7 @@ def open_onnx(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own classes, which share no base of their own
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(str(error))
         raise BackboneNotFound(f"{path} cannot be opened: {reason}", "a whole ONNX file of standard operators", "export it again") from None
 
 
@@ -49,7 +50,7 @@ def read_onnx(path: Path) -> Any:
     try:
         return onnx.load(str(path))
     except Exception as error:  # of protobuf's own kinds
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(str(error))
         raise BackboneNotFound(f"{path} cannot be read: {reason}", "a whole ONNX file", "export or copy it again") from None
 
 
@@ -88,7 +89,7 @@ def load_keras(path: Path) -> Any:
     try:
         return known.models.load_model(str(path), compile=False, safe_mode=True)
     except Exception as error:  # whatever the classes that it names raise
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(str(error))
         raise BackboneNotFound(f"{path} cannot be opened: {reason}", "a whole .keras file of Keras's own layers", "save it again") from None
 
 
@@ -103,7 +104,7 @@ def load_keras_weights(path: Path, models: Iterable[Any]) -> Any:
         try:
             model.load_weights(str(path))
         except Exception as error:  # of Keras, h5py and the layers
-            reason = " ".join(str(error).split())[:200]
+            reason = shortened(str(error))
         else:
             return model
     raise BackboneNotFound(f"{path} does not fit: {reason}", "weights of this architecture", "name the right file, or the right one")

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from warmstart.core.errors import DataError, FileUnreadable
 from warmstart.engine import box_files, images, masks, media
 from warmstart.engine.ahead import together
@@ -160,11 +162,18 @@ def _images(folder: Path) -> list[Path]:
 def _of_folders(source: Path, pictures: Path, folder: Path) -> Table:
     known, files = _masks_of(pictures, folder), _images(pictures)
     paths = [str(p.absolute()) for p in files]
-    given = [str(known[p].absolute()) if p in known else None for p in files]
+    given = [str(known[p].absolute()) if p in known else _sought(p, folder, known) for p in files]
     above = pictures.absolute().parent
     names = names_in(source, folder, above, above.parent)
     columns = {"image": paths, "mask": load(given, folder=Path(), names=names)}
     return Table(columns, list(range(1, len(files) + 1)), str(source))
+
+
+def _sought(picture: Path, folder: Path, known: Mapping[Path, Path]) -> Mask:
+    """In place of a mask that is missing: one that says so under the name that it should have, as those of the other images have it."""
+    like, mask = next(iter(known.items()))
+    name = folder.absolute() / (picture.stem + mask.name.removeprefix(like.stem))
+    return Mask(np.zeros((0, 0), np.uint8), (), str(name), problem=masks.MISSING)
 
 
 def _refuse_splits(folder: Path) -> None:

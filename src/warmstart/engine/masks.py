@@ -22,6 +22,7 @@ Cells: TypeAlias = NDArray[np.uint8]
 
 SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 FORMATS = ("PNG", "TIFF", "BMP", "GIF")
+MISSING = "no such mask"
 MAX_VALUES = 256
 """An image with more different values is a photograph, not a mask."""
 
@@ -139,7 +140,7 @@ def _opened(value: Any, folder: Path) -> tuple[str, Any]:
         try:
             return str(value), path.read_bytes()
         except FileNotFoundError:
-            return str(value), "no such mask"
+            return str(value), MISSING
         except (OSError, ValueError):
             return str(value), "an unreadable mask"
     if isinstance(value, bytes | np.ndarray) or type(value).__module__.partition(".")[0] == "PIL":

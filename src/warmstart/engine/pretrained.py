@@ -19,6 +19,7 @@ from warmstart.core.card import Body, Card, Source
 from warmstart.core.protocols import Learner
 from warmstart.core.recipe import PretrainRecipe
 from warmstart.core.report import Metric, PretrainReport
+from warmstart.core.words import counted
 from warmstart.engine import backbone, device, pretrain_page, store
 from warmstart.engine.learner import Picture
 from warmstart.engine.loop import Outcome
@@ -93,7 +94,7 @@ def write(
     )
     facts = {
         "parameters": f"{report.parameters:,}",
-        "trained on": f"{report.count:,} {report.unit} in {report.steps:,} steps",
+        "trained on": f"{report.count:,} {report.unit} in {counted(report.steps, 'step')}",
         "data": ", ".join(f"{count:,} {noun}" for noun, count in report.items.items()),
     }
     store.write_text(folder / "README.md", cards.body_readme(card, facts))

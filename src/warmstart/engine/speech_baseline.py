@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.core.protocols import Input
+from warmstart.core.words import counted
 from warmstart.engine import batches, fit, sound, spectra, store, transcripts
 from warmstart.engine.aside import Kept, Shed, opened
 from warmstart.engine.ctc_head import Head
@@ -149,7 +150,7 @@ def run(bench: Workbench, train: NDArray[np.int64], held: NDArray[np.int64], job
     )
     found = Baseline(head.eval(), rate, high)
     answers = found.answers([frames[int(i)] for i in held])
-    return Fitted(found, answers, sum(p.numel() for p in head.parameters()), f"{done.steps} steps", dict(job.settings))
+    return Fitted(found, answers, sum(p.numel() for p in head.parameters()), counted(done.steps, "step"), dict(job.settings))
 
 
 def hidden(state: Tensor) -> Tensor:

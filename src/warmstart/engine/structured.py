@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from warmstart.core.errors import DamagedModel
+from warmstart.core.words import counted
 from warmstart.engine import batches, cut, fit, master_weights, network, predictor, store
 from warmstart.engine.answers import compact, joined, loss
 from warmstart.engine.answers import structured as structured_task
@@ -213,7 +214,7 @@ def _kept(head: Any, tensors: dict[str, Tensor]) -> tuple[Any, str]:
     """A head with these weights, and its note."""
     steps = int(tensors.pop(STEPS_TAKEN))
     head.load_state_dict(tensors)
-    return head, f"head of points {','.join(map(str, head.points))}, {steps} steps"
+    return head, f"head of points {','.join(map(str, head.points))}, {counted(steps, 'step')}"
 
 
 def _tokens(lengths: NDArray[np.int64]) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from warmstart.core.errors import BadOption, DataError, UnknownPart
 from warmstart.core.recipe import PretrainRecipe
 from warmstart.core.report import PretrainReport
+from warmstart.core.words import counted
 
 if TYPE_CHECKING:
     from warmstart.core.protocols import Learner, Objective
@@ -220,7 +221,8 @@ def _planned(recipe: PretrainRecipe, learner: Learner) -> str:
     read = ", ".join(f"{count:,} {noun}" for noun, count in learner.corpus.items.items())
     lines = [
         f"{recipe.objective}: {plan.parameters:,} parameters; {learner.corpus.source}: {read}",
-        f"plan: {plan.steps:,} steps, {plan.count:,} {plan.unit}, about {plan.seconds:.0f} s and {plan.memory_bytes / 2**20:,.0f} MiB",
+        f"plan: {counted(plan.steps, 'step')}, {plan.count:,} {plan.unit}, "
+        f"about {plan.seconds:.0f} s and {plan.memory_bytes / 2**20:,.0f} MiB",
     ]
     left_out = [f"note: {count:,} left out: {reason}" for reason, count in learner.corpus.left_out.items()]
     return "\n".join([*lines, *plan.notes, *(f"note: {note}" for note in learner.corpus.notes), *left_out])

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.core.errors import BadOption, DataError
+from warmstart.core.errors import DataError
 from warmstart.core.protocols import Input
+from warmstart.core.registry import check_ranges
 from warmstart.core.report import Metric
 from warmstart.engine import average_precision, statistics
 from warmstart.engine.boxes import Boxes
@@ -53,9 +54,12 @@ class Part:
     """Images of a training batch."""
 
     def __init__(self, options: Options) -> None:
-        if options.width < 8 or options.width % 8 or options.depth < 0 or (options.epochs is not None and options.epochs <= 0):
-            given = f"object_detection.width = {options.width}, depth = {options.depth}, epochs = {options.epochs}"
-            raise BadOption(given, "a multiple of 8, at least 0, and more than 0", "correct them")
+        wanted = {
+            "width": (options.width >= 8 and options.width % 8 == 0, "a multiple of 8"),
+            "depth": (options.depth >= 0, "at least 0"),
+            "epochs": (options.epochs is None or options.epochs > 0, "more than 0"),
+        }
+        check_ranges(self.name, options, wanted)
         self.options = options
 
     def matches(self, values: Sequence[Any]) -> bool:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.core.errors import BadOption, DataError
+from warmstart.core.errors import DataError
 from warmstart.core.protocols import Input
+from warmstart.core.registry import check_ranges
 from warmstart.core.report import Metric
 from warmstart.engine import masks, overlap, statistics
 from warmstart.engine.answers import Files
@@ -23,6 +24,8 @@ from warmstart.engine.masks import Mask
 if TYPE_CHECKING:
     from warmstart.engine.workbench import Workbench
 
+SHOWN = 8
+"""Of values without a name, so many are told one by one."""
 VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore")
 
 
@@ -58,17 +61,19 @@ class Part:
     main_metric = "image_iou"
     column_names = ("mask", "masks", "segmentation_mask", "mask_path", "mask_file")
     unknown_name = "pixels of the class"
+    wanted = "for each image a mask with the same ratio of sides, in PNG, TIFF, BMP or GIF, and not void alone"
     rows = 8
     """Images of a training batch."""
     typical = 4
 
     def __init__(self, options: Options) -> None:
-        wrong = options.width < 8 or options.width % 8 or options.depth < 0 or not 0 <= options.balance <= 1
-        if wrong or (options.epochs is not None and options.epochs <= 0):
-            given = ", ".join(f"{name} = {getattr(options, name)}" for name in ("width", "depth", "balance", "epochs"))
-            raise BadOption(
-                f"semantic_segmentation: {given}", "a multiple of 8, at least 0, 0 to 1, and more than 0", "correct what is out of range"
-            )
+        wanted = {
+            "width": (options.width >= 8 and options.width % 8 == 0, "a multiple of 8"),
+            "depth": (options.depth >= 0, "at least 0"),
+            "balance": (0 <= options.balance <= 1, "0 to 1"),
+            "epochs": (options.epochs is None or options.epochs > 0, "more than 0"),
+        }
+        check_ranges(self.name, options, wanted)
         self.options = options
         self._void = {*VOID_NAMES, *(part.strip().lower() for part in options.ignore.split(",") if part.strip())}
         self._names = {str(i): name.strip() for i, name in enumerate(options.names.split(","))} if options.names.strip() else {}
@@ -93,12 +98,37 @@ class Part:
 
     def check_pair(self, value: Input, target: Mask) -> str | None:
         """Why a mask cannot be that of its image."""
-        return None if masks.fits(target, value[0].size) else "a mask of another form than its image"
+        if masks.fits(target, value[0].size):
+            return None
+        given, wanted = (f"{width} x {height}" for width, height in (target.size, value[0].size))
+        return f"a mask of another form than its image: {given} for {wanted}"
 
     def pair_notes(self, values: Sequence[Input], targets: Sequence[Mask]) -> list[str]:
-        """How many masks are larger or smaller than their images."""
+        """How many masks are larger or smaller than their images, and which of their values have no name though others have."""
         count = sum(target.size != tuple(value[0].size) for value, target in zip(values, targets, strict=True))
-        return [f"{count} masks have another size than their image, and were fitted to it"] if count else []
+        has, were = ("mask has", "was") if count == 1 else ("masks have", "were")
+        note = [f"{count} {has} another size than {'its' if count == 1 else 'their'} image, and {were} fitted to it"] if count else []
+        return note + self._nameless(targets)
+
+    def _nameless(self, targets: Sequence[Mask]) -> list[str]:
+        """A note of the values that became classes though a file of names, or ``names``, leaves them out."""
+        found: dict[str, list[str]] = {}
+        for mask in targets:
+            for v in mask.values:
+                if (mask.names or self._names) and not self._names.get(v) and v not in mask.names and self._class(mask, v) is not None:
+                    found.setdefault(v, []).append(mask.name)
+        if not found:
+            return []
+        told = [f"{v} (in {len(names)} mask{'s' * (len(names) > 1)}, such as {names[0]})" for v, names in found.items()]
+        shown = ", ".join(told[:SHOWN]) + (f", and {len(told) - SHOWN} more" if len(told) > SHOWN else "")
+        one = len(found) == 1
+        where = "task.names" if self._names else "the file of names (classes.txt or the like)"
+        ignored = ",".join([v.strip() for v in self.options.ignore.split(",") if v.strip().lower() not in ("", "none")] + list(found))
+        given = f"{len(found)} {'value' if one else 'values'} of masks {'has' if one else 'have'} no name in {where}"
+        became = f"and {'is a class of its' if one else 'are classes of their'} own: {shown}"
+        return [
+            f"{given}, {became}; name {'it' if one else 'them'} there, or leave {'it' if one else 'them'} out: --set task.ignore={ignored}"
+        ]
 
     def labels(self, values: Sequence[Any]) -> tuple[str, ...]:
         """The names of the classes that occur, in the order of their numbers, colours after them.

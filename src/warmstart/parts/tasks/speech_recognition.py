@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.core.errors import BadOption, DataError
+from warmstart.core.errors import DataError
 from warmstart.core.protocols import Input
+from warmstart.core.registry import check_ranges
 from warmstart.core.report import Metric
 from warmstart.engine import sound, transcripts
 
@@ -72,10 +73,12 @@ class Part:
     modality_options: Mapping[str, Any] = MappingProxyType({"seconds": 3600.0})
 
     def __init__(self, options: Options) -> None:
-        if options.window < 1:
-            raise BadOption(f"speech_recognition.window = {options.window:g}", "at least 1 second", "correct it")
-        if options.beam < 1 or options.ngrams < 0:
-            raise BadOption(f"speech_recognition.beam = {options.beam}, ngrams = {options.ngrams}", "at least 1, and 0", "correct them")
+        wanted = {
+            "window": (options.window >= 1, "at least 1 second"),
+            "beam": (options.beam >= 1, "at least 1"),
+            "ngrams": (options.ngrams >= 0, "at least 0"),
+        }
+        check_ranges(self.name, options, wanted)
         self.options = options
         self.writing = transcripts.Writing(options.case, options.punctuation)
 
