@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from warmstart.core import registry
 from warmstart.engine import splits
 from warmstart.engine.clock import Clock
+from warmstart.engine.job import Job
 from warmstart.engine.ladder import Ladder
 from warmstart.engine.step import Step
 from warmstart.engine.workbench import Workbench
@@ -75,3 +77,37 @@ def test_on_some_more_rows_where_there_is_no_time_for_all(bench: Workbench, tmp_
     assert (wide.settings["rows"], bench.probe_rows) == (40, 40)
     one.clock = Clock(one.after + 190.0)
     assert one.widened(wide) is wide, "twenty more rows take 200 seconds"
+
+
+def test_a_probe_makes_do_with_fewer_rows_where_the_machine_became_slower(
+    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry.module("strategies", "linear_probe"), "FEWER_ROWS", (60, 40, 20))
+    plain = registry.create("strategies", "linear_probe")
+
+    class Slowed:
+        """A probe during whose first fit a row becomes as slow as a second."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(plain, name)
+
+        def fit(self, bench: Workbench, train: Any, held: Any, job: Job) -> Any:
+            bench.measured["forward"] = 1.0 / bench.mean_length
+            return plain.fit(bench, train, held, job)
+
+    bench.measured |= {"forward": 0.01 / bench.mean_length, "probe": 1e-9}
+    found = splits.folds(bench.targets, None, seed=0)[:5]
+    one = Ladder(bench, found, Clock(22.0), tmp_path)
+    bench.hint_rows = found[0][0]
+    step = one.climb("linear_probe", Slowed(), seconds=15.0)
+    assert (step.folds, step.settings) == (5, {"rows": 20}), "twenty more rows would have taken twenty seconds"
+    assert json.loads((tmp_path / "rungs" / "linear_probe" / "plan.json").read_text())["settings"] == {"rows": 20}
+    assert "20 rows" in step.note
+    one.refit(step)
+    again = tiny_bench(tmp_path / "again")
+    again.hint_rows = found[0][0]
+    recorded = Ladder(again, found, Clock(None), tmp_path / "again", follow={"linear_probe": step.record()})
+    followed = recorded.climb("linear_probe", plain, seconds=20.0)
+    assert step.logits is not None
+    assert followed.logits is not None
+    np.testing.assert_array_equal(followed.logits, step.logits)

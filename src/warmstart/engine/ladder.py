@@ -282,6 +282,9 @@ class Ladder:
         began = time.perf_counter()
         job = self._job(step, name, fold, self._allowance(step, fold))
         fitted = step.strategy.fit(self.bench, self._learned(step.strategy, train), held, job)
+        if fitted.settings and fitted.settings != step.settings:  # it had to make do with less, and so do further fits, and the refit
+            step.settings = dict(fitted.settings)
+            self._write_plan(step)
         if self.single:
             fitted.predictor.save(self._folder(step) / "fitted", labels=self.bench.labels, temperature=1.0)
             self._remember(step)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.core.errors import DataError
-from warmstart.engine import balance, linear, linear_cost, splits
+from warmstart.engine import balance, linear, linear_cost, splits, training
 from warmstart.engine.network import PooledHead
 from warmstart.engine.workbench import Workbench
 
@@ -30,6 +32,10 @@ state of a frozen ResNet-20, five give 81.4 % of the test images and three 80.7 
 
 AROUND = (10, 1, 0.1)
 """Times the strength that the wide search found, what each fit tries."""
+
+
+SLACK, LEAST_TOLD = 1.2, 0.2
+"""A fit that is to end in time may take so many times what is predicted; and seconds of a pass that tell how quick the machine is now."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,34 @@ def fit_on(
     weight = fitted.weight / torch.where(scale > 0, scale, torch.ones(()))
     bias = fitted.bias + fitted.weight @ shift
     return Probe(PooledHead(points, weight, bias, shift, scale).to(bench.device), points, strength)
+
+
+def in_time(
+    bench: Workbench, rows: NDArray[np.int64], held: NDArray[np.int64], *, sizes: Sequence[int], n_points: int
+) -> NDArray[np.int64]:
+    """Those of these rows that there is time to fit a head on before the rung must have ended: all where their states come as quickly as
+    was planned, else as many of the first in the order of ``subset`` as one of ``sizes`` says. Their states and those of ``held`` are
+    stored.
+
+    Raises:
+        OutOfTime: The time does not even do for the fewest.
+    """
+    if math.isinf(bench.deadline):
+        return rows
+    taken, slower = rows[:0], 1.0
+    for n in [*sorted(n for n in sizes if n < len(rows)), len(rows)]:
+        further = np.setdiff1d(subset(bench, rows, n), taken)
+        read = further if len(taken) else np.concatenate([further, held])
+        predicted = training.prefix_seconds(bench, read, None)
+        fitting = hint_seconds(bench, n) + seconds(bench, n, n_points=n_points)
+        if len(taken) and time.perf_counter() + SLACK * slower * (predicted + fitting) > bench.deadline:
+            return taken
+        began = time.perf_counter()
+        bench.pooled(read)
+        if predicted > LEAST_TOLD:
+            slower = max(1.0, (time.perf_counter() - began) / predicted)
+        taken = np.union1d(taken, further)
+    return rows
 
 
 def seconds(bench: Workbench, n: int, *, n_points: int, strengths: int = len(AROUND)) -> float:
