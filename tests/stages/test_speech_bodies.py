@@ -124,5 +124,5 @@ def test_a_spectrogram_transformer_is_refused(data, tmp_path, capsys):
     }
     store.save_transformers(transformers.ASTModel(transformers.ASTConfig(**sizes)), tmp_path / "ast")
     transformers.ASTFeatureExtractor(max_length=64, num_mel_bins=32).save_pretrained(tmp_path / "ast")
-    assert _adapt(data, tmp_path / "m", "--backbone", tmp_path / "ast", "--strategy", "linear_probe") == 1
+    assert _adapt(data, tmp_path / "m", "--backbone", tmp_path / "ast", "--strategy", "linear_probe") == 2
     assert "mixes time with frequency" in capsys.readouterr().err
