@@ -84,6 +84,7 @@ def descend(
 def settle_norms(bench: Workbench, net: Network, rows: NDArray[np.int64]) -> None:
     """Let the batch norms of a body whose weights were changed otherwise keep the statistics of these rows."""
     logits = logits_of(bench, net, 0)
+    rows = np.random.default_rng(bench.seed).permutation(rows)  # which may lie in the order of their classes
     stream = [part for part, _ in batches.uniform(bench.lengths[rows], tokens=batches.TOKENS) if len(part) > 1]
     batch_norms.estimate(batch_norms.among(net.body), lambda positions: logits(rows[positions]), stream)
 
