@@ -165,7 +165,7 @@ def in_time(
         further = np.setdiff1d(subset(bench, rows, n), taken)
         read = further if len(taken) else np.concatenate([further, held])
         predicted = training.prefix_seconds(bench, read, None)
-        fitting = hint_seconds(bench, n) + seconds(bench, n, n_points=n_points)
+        fitting = (hint_seconds(bench, n) + seconds(bench, n, n_points=n_points)) * bench.measured.get("slower", 1.0)
         if len(taken) and time.perf_counter() + SLACK * slower * (predicted + fitting) > bench.deadline:
             return taken
         began = time.perf_counter()
