@@ -87,6 +87,9 @@ def test_whispers_decoder_is_the_head(data, whisper, tmp_path, strategy):
 def test_whisper_without_the_language_is_a_clear_error(data, whisper, tmp_path, capsys):
     assert _adapt(data, tmp_path / "m", "--backbone", whisper, "--strategy", "linear_probe", "--set", "task.language=xx") == 2
     assert "no token for the language 'xx'" in capsys.readouterr().err
+    encoder = tmp_path / "encoder"
+    store.save_transformers(store.load_body(whisper), encoder)  # which needs no tokenizer
+    whisper_head.check(encoder, "xx")
     with pytest.raises(BackboneNotFound, match=r"task\.language"):  # before any cost is measured
         dataset.read(Recipe(data=str(data / "train.csv"), modality="audio", options={"task": {"language": "xx"}}), body=whisper)
 

@@ -232,7 +232,7 @@ def network_for(bench: Workbench, train: NDArray[np.int64], how: Course, job: Jo
     rows = probe.subset(bench, train, how.probe_rows)
     points = courses.first_points(bench, len(rows))
     if how.anew_epochs and courses.starts_anew(bench, how, train):
-        points = points[-1:]  # which the whole body comes to serve: digits with 50 a class, 98.2 % in place of 97.4 (draws)
+        points = points[-1:]  # which the whole body comes to serve: digits with 50 a class, 98.2 % in place of 97.4 (one draw)
     return Network(body, probe.fit(bench, rows, points=points).head)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -57,6 +57,19 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor | NDArray[Any]]
         temporary.chmod(mode)  # safetensors keeps what it writes to its owner
 
 
+def tensor_names(path: Path) -> list[str]:
+    """What the tensors in a safetensors file are called, of which none is read.
+
+    Raises:
+        DamagedModel: The file is not whole.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from None
+
+
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a safetensors file.
 
@@ -66,8 +79,12 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         found: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise DamagedModel(f"{path} cannot be opened: {error}", "a whole safetensors file", "train or copy the model again") from None
+        raise _damaged(path, error) from None
     return found
+
+
+def _damaged(path: Path, error: Exception) -> DamagedModel:
+    return DamagedModel(f"{path} cannot be opened: {error}", "a whole safetensors file", "train or copy the model again")
 
 
 def copy(source: Path, target: Path) -> None:

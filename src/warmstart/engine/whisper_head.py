@@ -147,13 +147,15 @@ def of(folder: Path, point: int, *, language: str, beam: int, writing: transcrip
 
 
 def check(folder: Path, language: str) -> None:
-    """Raise what ``of`` would of the tokenizer, before anything is computed.
+    """Raise what ``of`` would of the tokenizer, before anything is computed; an encoder alone needs none.
 
     Raises:
-        BackboneNotFound: Where a Whisper folder has no tokenizer, or none that knows the language.
+        BackboneNotFound: There is a decoder but no tokenizer, or none that knows the language.
     """
     config = store.read_config(folder)
-    if config.get("model_type") == "whisper":
+    if config.get("model_type") != "whisper":
+        return
+    if any(name.startswith(PREFIXES) for path in folder.glob("*.safetensors") for name in store.tensor_names(path)):
         _settings(folder, config, _tokenizer(folder), language)
 
 
