@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.core.errors import BadOption, nearest
+from warmstart.core.words import shortened
 from warmstart.engine import bodies, keras_families, network, preprocessing, store, vgg
 
 OWN = ("convnet", "small_resnet", "vgg")
@@ -96,7 +97,7 @@ def build(form: Mapping[str, Any]) -> nn.Module:
     try:
         body: nn.Module = AutoModel.from_config(CONFIG_MAPPING[form["model_type"]](**values))
     except Exception as error:  # a configuration class raises what its author liked
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(str(error))
         raise BadOption(
             f"{form['model_type']} with {json.dumps(values)}: {reason}",
             "values that make a body",

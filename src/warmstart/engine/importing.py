@@ -33,6 +33,7 @@ from warmstart.core.errors import (
     nearest,
 )
 from warmstart.core.protocols import Importer
+from warmstart.core.words import shortened
 from warmstart.engine import bodies, network, predictor, seeds, store
 from warmstart.engine.model import SETTINGS
 from warmstart.engine.network import Network
@@ -215,7 +216,7 @@ def _convert(tensors: Mapping[str, Tensor], part: Importer, architecture: str, f
         with seeds.seeded(0):
             made = part.build(architecture, part.sizes(architecture, tensors), classes=n_classes)
     except (ValueError, RuntimeError, ZeroDivisionError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(str(error))
         raise BackboneNotFound(f"{file} does not make a {architecture}: {reason}", "its shapes", "name another --as") from None
     state = made.state_dict()
     for old, new in part.names(architecture).items():

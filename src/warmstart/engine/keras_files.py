@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core.errors import BackboneNotFound, BadOption, FileNotFound, nearest
+from warmstart.core.words import shortened
 from warmstart.engine import bodies, foreign, preprocessing
 
 CROPPED_FROM = 100
@@ -69,7 +70,7 @@ def write_application(name: str, asked: Asked, folder: Path) -> None:
     except BackboneNotFound:
         raise
     except Exception as error:  # Keras raises what it likes, also where it cannot reach the network
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(str(error))
         do = "choose another size, or give a file: --set backbone.weights=FILE.weights.h5"
         if asked.weights == "imagenet" and "URL fetch failure" in reason:
             do = "connect to the network, or give a file: --set backbone.weights=FILE.weights.h5"
@@ -108,7 +109,7 @@ def _write(model: Any, pixels: dict[str, Any], name: str, asked: Asked, folder: 
     except BackboneNotFound:
         raise
     except Exception as error:  # layers whose graph cannot be followed
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(str(error))
         raise BackboneNotFound(f"{name} cannot be taken apart: {reason}", "a functional or sequential model", "save it as one") from None
     for block, part in zip(body.blocks, _keras_body().parts(model), strict=True):
         for variable, given in zip(block.part.weights, part.weights, strict=True):
