@@ -8,16 +8,13 @@ strength means the same whatever the backbone's width. With ``z`` the scaled row
 where loss is the cross entropy (softmax) or the sum over the labels of the binary cross entropies (sigmoid). scikit-learn's
 ``LogisticRegression`` minimises the same thing with ``C = 1 / (n * strength)`` (two classes: twice that, as it has one weight for both).
 
-It is minimised by L-BFGS (Liu & Nocedal 1989) preconditioned with the exact Hessian at equal probabilities, which is also Böhning's
-bound (1992) where there are two classes: the first step is a Newton step, and a few dozen suffice. That Hessian is the covariance
-times a number plus the strength, so one Cholesky factor serves all classes and folds. With fewer rows than features the
-rows themselves span all that can be learned, and a QR decomposition makes the problem as small as that.
+``linear_solver`` minimises it. With fewer rows than features the rows themselves span all that can be learned, and a QR decomposition makes
+the problem as small as that.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -29,7 +26,7 @@ from torch.nn import functional
 
 from warmstart.core.errors import TrainingFailed
 from warmstart.core.protocols import Link
-from warmstart.engine import calibration
+from warmstart.engine import calibration, linear_solver
 from warmstart.engine.device import one_thread
 
 Fold: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -43,9 +40,6 @@ MAX_BYTES = 1 << 30
 """Features that a fit takes at most, where they are so wide that ``MAX_ROWS`` would fill the memory."""
 
 CHUNK_BYTES = 64 << 20
-MAX_STEPS = 200
-MEMORY = 8
-"""Steps that L-BFGS remembers; 4 and 20 need as many steps to within 5 % on 77 classes."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,7 @@ def fit(
     design = _design(features, rows)
     problem = _problem(design, targets, rows, share, link, n_classes)
     with one_thread(problem.is_small):
-        solution = _minimise(problem, problem.start(), strength, tolerance=tolerance)
+        solution = linear_solver.minimise(problem, problem.start(), strength, tolerance=tolerance)
         return design.linear(problem.name_missing(solution)[0])
 
 
@@ -141,7 +135,7 @@ def fit_path(
     solution = problem.start()
     for strength in strengths:
         with one_thread(problem.is_small):
-            solution = _minimise(problem, solution, strength, tolerance=tolerance)
+            solution = linear_solver.minimise(problem, solution, strength, tolerance=tolerance)
         named = problem.name_missing(solution)
         yield torch.cat([design.linear(named[p]).logits(features, held) for p, (_, held) in enumerate(folds)])
 
@@ -206,63 +200,6 @@ class _Design:
         return Linear(weight, solution[:, -1] - weight @ self.mean)
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """P problems on the same rows ``z (n, R + 1)`` with targets ``y (n, C)`` and mean outer product ``gram (R + 1, R + 1)``.
-
-    ``share (n, P)`` is the weight of each row in each problem (columns sum to one), ``counts (P,)`` the number of rows that have any.
-    ``seen (P, C)`` tells which classes can be learned: a softmax class without a row, or a sigmoid label that never changes, cannot.
-    """
-
-    z: Tensor
-    gram: Tensor
-    y: Tensor
-    share: Tensor
-    counts: Tensor
-    seen: Tensor
-    link: Link
-
-    @property
-    def is_small(self) -> bool:
-        """Whether a step is so little work (below a fifth of a billion multiplications) that a second thread only costs."""
-        return self.z.numel() * self.seen.numel() < 2e8
-
-    @property
-    def curvature(self) -> float:
-        """Second derivative of the loss by a logit at equal probabilities (softmax: on the space of contrasts)."""
-        return 1 / self.y.shape[1] if self.link == "softmax" else 0.25
-
-    def start(self) -> Tensor:
-        """(P, C, R + 1): all zero, with logits of missing classes so low (or high) that they play no part."""
-        start = self.z.new_zeros(*self.seen.shape, self.z.shape[1])
-        ever = self.share.T @ self.y > 0.5  # only matters where a sigmoid label never changes: always, or never?
-        start[..., -1] = torch.where(self.seen, 0.0, torch.where(ever, 30.0, -30.0))
-        return start
-
-    def name_missing(self, solution: Tensor) -> Tensor:
-        """The solution with biases for the missing classes by Laplace's rule: seen 0 times in n, so about 1 / n of an average row."""
-        named = solution.clone()
-        rows = self.counts[:, None].expand_as(self.seen)
-        if self.link == "softmax":
-            level = (self.share * self.logits(solution).logsumexp(-1)).sum(0)  # (P,)
-            bias = level[:, None] - (rows + self.seen.shape[1]).log()
-        else:
-            bias = solution[..., -1].sign() * (rows + 1).log()
-        named[..., -1] = torch.where(self.seen, named[..., -1], bias)
-        return named
-
-    def logits(self, solution: Tensor) -> Tensor:
-        """(n, P, C)."""
-        return (self.z @ solution.flatten(0, 1).T).view(-1, *self.seen.shape)
-
-    def gradient(self, solution: Tensor, penalty: Tensor) -> Tensor:
-        """Of the objective, (P, C, R + 1)."""
-        residual = _residuals(self.logits(solution), self.y[:, None], self.link)
-        residual *= self.share[..., None]
-        residual *= self.seen
-        return (residual.flatten(1).T @ self.z).view_as(solution) + penalty * solution
-
-
 def most_rows(n_features: int) -> int:
     """Rows of so many float32 features that are worth bringing together for a fit."""
     return min(MAX_ROWS, MAX_BYTES // (4 * n_features))
@@ -298,7 +235,7 @@ def _design(features: Tensor, rows: NDArray[np.int64]) -> _Design:
 
 def _problem(
     design: _Design, targets: Tensor | NDArray[Any], rows: NDArray[np.int64], share: Tensor, link: Link, n_classes: int
-) -> _Problem:
+) -> linear_solver.Problem:
     device = design.z.device
     y = _one_hot(targets, rows, link, n_classes).to(device)
     share = share.to(device)
@@ -309,7 +246,7 @@ def _problem(
     if link == "sigmoid":
         seen &= positive < counts[:, None]
     gram = design.z.T @ design.z / len(design.z)
-    return _Problem(design.z, gram, y, share / share.sum(0), counts, seen, link)
+    return linear_solver.Problem(design.z, gram, y, share / share.sum(0), counts, seen, link)
 
 
 def _one_hot(targets: Tensor | NDArray[Any], rows: NDArray[np.int64], link: Link, n_classes: int) -> Tensor:
@@ -320,11 +257,6 @@ def _one_hot(targets: Tensor | NDArray[Any], rows: NDArray[np.int64], link: Link
 def _counting(weights: Tensor | NDArray[Any] | None, rows: NDArray[np.int64]) -> Tensor:
     """What these rows count, (n,)."""
     return torch.ones(len(rows)) if weights is None else torch.as_tensor(weights)[rows].float()
-
-
-def _residuals(logits: Tensor, y: Tensor, link: Link) -> Tensor:
-    """Derivative of the loss by the logits."""
-    return (logits.softmax(-1) if link == "softmax" else logits.sigmoid()) - y
 
 
 def _losses(logits: Tensor, y: Tensor, link: Link) -> Tensor:
@@ -338,54 +270,3 @@ def _right(logits: Tensor, y: Tensor, link: Link) -> Tensor:
     """Which decisions are right, as zeros and ones: of each row, or of each row and label."""
     right = logits.argmax(-1) == y.argmax(-1) if link == "softmax" else (logits > 0) == (y > 0.5)
     return right.float()
-
-
-def _minimise(problem: _Problem, solution: Tensor, strength: float, *, tolerance: float) -> Tensor:
-    """Preconditioned L-BFGS on all problems at once, each with its own step length and stopping."""
-    z = problem.z
-    penalty = z.new_full((z.shape[1],), strength)
-    penalty[-1] = 0.0  # the bias is free
-    hessian = problem.gram * problem.curvature
-    hessian.diagonal().add_(penalty.clamp(min=3e-6))  # keeps it positive in float32 where a strength would not
-    factor = torch.linalg.cholesky(hessian)
-    pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=MEMORY)
-    gradient = problem.gradient(solution, penalty)
-    for _ in range(MAX_STEPS):
-        direction = -_two_loops(gradient, pairs, lambda g: torch.cholesky_solve(g.flatten(0, 1).T, factor).T.view_as(g))
-        slope = _dot(gradient, direction)
-        step = (-slope > tolerance).float()  # (P,): finished problems rest
-        if not bool(step.any()):
-            break
-        for _ in range(20):
-            trial = solution + step[:, None, None] * direction
-            new_gradient = problem.gradient(trial, penalty)
-            rise = _dot(new_gradient, direction)
-            # The objective is convex, so its slope alone tells a step that went too far, and float32 resolves slopes
-            # where it no longer resolves differences of losses (Hager & Zhang 2005).
-            far = rise > -slope / 2
-            if not bool(far.any()):
-                break
-            step = torch.where(far, step * (slope / (slope - rise)).clamp(min=0.1), step)
-        moved, bent = trial - solution, new_gradient - gradient
-        product = _dot(moved, bent)
-        pairs.append((moved, bent, torch.where(product > 1e-20, 1 / product, 0.0)))
-        solution, gradient = trial, new_gradient
-    return solution
-
-
-def _two_loops(gradient: Tensor, pairs: Sequence[tuple[Tensor, Tensor, Tensor]], solve: Callable[[Tensor], Tensor]) -> Tensor:
-    """Inverse Hessian times gradient as L-BFGS estimates it (Nocedal & Wright 2006, algorithm 7.4), for each problem."""
-    q = gradient
-    alphas = []
-    for moved, bent, rho in reversed(pairs):
-        alphas.append(rho * _dot(moved, q))
-        q = q - alphas[-1][:, None, None] * bent
-    q = solve(q)
-    for (moved, bent, rho), alpha in zip(pairs, reversed(alphas), strict=True):
-        q = q + (alpha - rho * _dot(bent, q))[:, None, None] * moved
-    return q
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """(P,)."""
-    return (a * b).sum((1, 2))

@@ -33,6 +33,11 @@ state of a frozen ResNet-20, five give 81.4 % of the test images and three 80.7 
 AROUND = (10, 1, 0.1)
 """Times the strength that the wide search found, what each fit tries."""
 
+FARTHER = 1.1
+"""Sets of points grow from the last one downwards. Where the loss of one is so many times that of the smaller one before, a still larger
+one is not tried. In 27 draws of TREC, SST-2, AG News and Banking77 with 8 to 64 labels a class it was the best of three in none of the
+10 in which the second set was that much worse than the first."""
+
 
 SLACK, LEAST_TOLD = 1.2, 0.2
 """A fit that is to end in time may take so many times what is predicted; and seconds of a pass that tell how quick the machine is now."""
@@ -100,6 +105,8 @@ def search(
             seed=bench.seed,
         )
         found.append((float(choice.log_losses.min()), len(chosen), chosen, choice.strength))
+        if len(found) > 1 and found[-1][0] > FARTHER * found[-2][0]:
+            break
     _, _, chosen, strength = min(found)
     return chosen, strength
 
